@@ -1,0 +1,78 @@
+//! The one way into the log: a bounded queue with the store at its other end.
+
+use std::sync::Arc;
+
+use sluice_schemas::Event;
+use tokio::sync::{mpsc, oneshot};
+
+/// An event and what came with it that is no attribute of it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub event: Arc<Event>,
+    pub trace: Option<TraceContext>,
+}
+
+/// The HTTP `traceparent` and `tracestate` of the hop that brought an event (W3C Trace Context, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    pub parent: Box<str>,
+    pub state: Option<Box<str>>,
+}
+
+/// What the receiving end gets: entries that are stored together or not at all.
+#[derive(Debug)]
+pub struct Request {
+    /// The entry point: `http`, or the name of a source. Part of the key of a duplicate.
+    pub via: Arc<str>,
+    pub entries: Vec<Entry>,
+    pub answer: oneshot::Sender<Result<Published, Refusal>>,
+}
+
+/// What became of each entry, in the order of the request. All of it is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub receipts: Vec<Receipt>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where the event is in the log; that of the first one when this is a duplicate.
+    pub offset: u64,
+    pub duplicate: bool,
+}
+
+/// Why nothing of a request was stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Same source and id as an event within the duplicate window, other content. Sending it again is no use.
+    #[error("event {index} reuses source and id of offset {offset} with other content")]
+    Conflict { index: usize, offset: u64 },
+    /// There is no room; try again later.
+    #[error("the store is full: {reason}")]
+    Full { reason: String },
+    /// The store is starting, draining or has failed; try again later.
+    #[error("the store does not take events: {reason}")]
+    Unavailable { reason: String },
+}
+
+/// A handle that publishes events as one entry point. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    via: Arc<str>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Publisher {
+    pub fn new(via: &str, requests: mpsc::Sender<Request>) -> Self {
+        Self { via: via.into(), requests }
+    }
+
+    /// Stores the entries together and returns once they are on disk.
+    pub async fn publish(&self, entries: Vec<Entry>) -> Result<Published, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { via: Arc::clone(&self.via), entries, answer };
+        let gone = || Refusal::Unavailable { reason: "the broker is stopping".into() };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}

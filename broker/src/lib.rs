@@ -1,0 +1,1 @@
+//! Sluice, a CloudEvents event broker: what the binary is made of.

@@ -1,0 +1,1 @@
+//! The HTTP protocol binding (CloudEvents HTTP binding, section 3).
