@@ -1,1 +1,4 @@
 //! Sluice, a CloudEvents event broker: what the binary is made of.
+
+pub mod delivery;
+pub mod store;

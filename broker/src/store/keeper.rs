@@ -1,0 +1,251 @@
+//! Keeps the store in shape, off the path of events: spares, snapshots, retention, and how full it is.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::disk::Disk;
+use super::open::Options;
+use super::reader::Reader;
+use super::scan::Position;
+use super::segment::{Layout, Segment, Spares};
+use super::snapshot::{self, Folded};
+use super::writer::Queue;
+use super::{Offset, clock};
+
+const TICK: Duration = Duration::from_millis(100);
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
+/// One to go on with and one in reserve for outcomes.
+const SPARES_WANTED: usize = 2;
+const SPARES_MAX: usize = 4;
+/// Space that is written out ahead while a store is young: later ones are recycled.
+const WRITTEN_AHEAD: u64 = 4;
+
+/// What the keeper last found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub bytes: u64,
+    pub segments: usize,
+    /// Bytes that cannot go: from the oldest segment a trigger or a dead letter needs on.
+    pub owed_bytes: u64,
+    pub limit_bytes: u64,
+    pub free_bytes: u64,
+    pub snapshot_frame: u64,
+    pub problem: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Shared {
+    report: Mutex<Report>,
+    stopping: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Shared {
+    pub fn report(&self) -> Report {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn stop(&self) {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits a tick; true when it is time to end.
+    fn is_stopped_after(&self, tick: Duration) -> bool {
+        let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake.wait_timeout_while(stopping, tick, |stopping| !*stopping);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+pub struct Keeper {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    options: Options,
+    reader: Arc<Reader>,
+    spares: Arc<Spares>,
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    /// Where the newest snapshot stands, and what the older one still needs.
+    snapshot: Option<Position>,
+    settled: Option<Settled>,
+    snapshot_at: Instant,
+    full: bool,
+}
+
+/// What the older snapshot says is not needed any more.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    /// Segments before this one are not needed to recover.
+    segment: u64,
+    /// Events before this one are settled, routed, and no dead letter.
+    floor: Offset,
+    window_floor: Offset,
+}
+
+impl Keeper {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        options: Options,
+        reader: Arc<Reader>,
+        spares: Arc<Spares>,
+        queue: Arc<Queue>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let snapshot_at = Instant::now();
+        Self {
+            disk,
+            layout,
+            options,
+            reader,
+            spares,
+            queue,
+            shared,
+            snapshot: None,
+            settled: None,
+            snapshot_at,
+            full: false,
+        }
+    }
+
+    pub fn run(mut self) {
+        while !self.shared.is_stopped_after(TICK) {
+            let problem = self.keep().err();
+            if let Some(error) = &problem {
+                tracing::warn!(%error, "the store's upkeep failed and is tried again");
+            }
+            self.tell(problem.map(|error| error.to_string()));
+        }
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        self.prepare_spares();
+        let segments = self.reader.segments();
+        let sealed = segments.len().saturating_sub(1);
+        let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
+        let is_behind =
+            newest_sealed.is_some_and(|number| self.snapshot.is_none_or(|at| at.segment <= number));
+        if is_behind && self.snapshot_at.elapsed() >= SNAPSHOT_INTERVAL {
+            self.snapshot_at = Instant::now();
+            self.take_snapshot(&segments)?;
+        }
+        drop(segments);
+        self.retire()
+    }
+
+    /// Makes room ahead of the writer. Without space the store is full until there is some.
+    fn prepare_spares(&mut self) {
+        while self.spares.count() < SPARES_WANTED {
+            let young = self.queue.active.load(std::sync::atomic::Ordering::Acquire) <= WRITTEN_AHEAD;
+            if let Err(error) = self.spares.make(young) {
+                if !self.full {
+                    tracing::warn!(%error, "no space for a spare segment");
+                }
+                return;
+            }
+        }
+    }
+
+    /// Folds the sealed segments and writes down what they add up to.
+    fn take_snapshot(&mut self, segments: &[Arc<Segment>]) -> io::Result<()> {
+        let Some((_, sealed)) = segments.split_last() else { return Ok(()) };
+        let Some(first) = sealed.first() else { return Ok(()) };
+        let found = snapshot::newest(&*self.disk, &self.layout, self.options.window, first.number())?;
+        let start = Position {
+            segment: first.number(),
+            at: super::format::SEGMENT_HEADER_BYTES,
+            frame: first.header.first_frame.saturating_sub(1),
+        };
+        let base_ms = super::open::Identity::load(&*self.disk, &self.layout)
+            .ok()
+            .flatten()
+            .map_or(0, |identity| identity.created_at_ms);
+        let mut folded = found.unwrap_or_else(|| Folded::start(base_ms, start, self.options.window));
+        let before = folded.position;
+        folded.catch_up(sealed, self.options.outstanding)?;
+        if folded.position > before {
+            snapshot::write(&*self.disk, &self.layout, &folded)?;
+        }
+        self.snapshot = Some(folded.position);
+        self.settled = snapshot::oldest_position(&*self.disk, &self.layout)?.map(|older| Settled {
+            segment: older.position.segment,
+            floor: older.state.dead.keys().map(|id| id.offset).fold(older.state.floor(), Offset::min),
+            window_floor: folded
+                .window
+                .as_ref()
+                .map_or(Offset(u64::MAX), |window| window.floor(clock::wall_ms())),
+        });
+        Ok(())
+    }
+
+    /// Recycles the oldest segments that nobody needs and that age or size say may go.
+    fn retire(&self) -> io::Result<()> {
+        let Some(settled) = self.settled else { return Ok(()) };
+        loop {
+            let segments = self.reader.segments();
+            let Some(oldest) = segments.first() else { return Ok(()) };
+            let (number, extent) = (oldest.number(), oldest.extent());
+            let is_settled = number < settled.segment
+                && segments.len() > 1
+                && extent.next_offset <= settled.floor
+                && extent.next_offset <= settled.window_floor;
+            let bytes = self.bytes(&segments);
+            let is_old = extent.last_received_ms + self.options.retention_age_ms < clock::wall_ms();
+            drop(segments);
+            if !is_settled || !(is_old || bytes > self.options.retention_bytes) {
+                return Ok(());
+            }
+            let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
+            self.spares.retire(&segment, SPARES_MAX)?;
+        }
+    }
+
+    fn bytes(&self, segments: &[Arc<Segment>]) -> u64 {
+        segments.iter().map(|segment| segment.extent().end).sum()
+    }
+
+    /// Publishes how things are and decides whether events are taken.
+    fn tell(&mut self, problem: Option<String>) {
+        let segments = self.reader.segments();
+        let floor = self.settled.map_or(Offset(0), |settled| settled.floor);
+        let owed_bytes = segments
+            .iter()
+            .filter(|segment| segment.extent().next_offset > floor)
+            .map(|segment| segment.extent().end)
+            .sum::<u64>();
+        let free_bytes = self.disk.free_bytes(&self.layout.dir).unwrap_or(u64::MAX);
+        let limit = self.options.retention_bytes;
+        let share = |percent: u8| limit / 100 * u64::from(percent);
+        let reason = if owed_bytes
+            > share(if self.full { self.options.resume_percent } else { self.options.stop_percent })
+        {
+            Some(format!("{owed_bytes} bytes are owed to triggers and dead letters, the limit is {limit}"))
+        } else if self.spares.count() < SPARES_WANTED
+            && free_bytes < self.options.free_bytes.max(self.options.segment_bytes)
+        {
+            Some(format!("the file system has {free_bytes} bytes left"))
+        } else {
+            None
+        };
+        if reason.is_some() != self.full {
+            match &reason {
+                Some(reason) => tracing::warn!(%reason, "the store is full: events are refused"),
+                None => tracing::info!("the store takes events again"),
+            }
+        }
+        self.full = reason.is_some();
+        self.queue.set_full(reason);
+        let report = Report {
+            bytes: self.bytes(&segments),
+            segments: segments.len(),
+            owed_bytes,
+            limit_bytes: limit,
+            free_bytes,
+            snapshot_frame: self.snapshot.map_or(0, |position| position.frame),
+            problem,
+        };
+        *self.shared.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}

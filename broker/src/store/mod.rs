@@ -1,0 +1,174 @@
+//! The store: one segmented log that is the truth, and what is derived from it.
+//!
+//! # Format
+//!
+//! ```text
+//! DIR/store.json            format version, id of the store, when it was made
+//! DIR/lock                  held by the one process that uses the directory
+//! DIR/log/000000000001.seg  segments, numbered without holes; a number is never used twice
+//! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
+//! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
+//! DIR/set-aside/            torn tails that recovery cut off
+//! DIR/index/                sled, rebuilt from the log whenever something is wrong with it
+//!
+//! segment  ┌────────────────┬───────────────┬─────────┬────
+//!          │ header, 4 KiB  │ frame         │ frame   │ ...       frames begin at multiples of 512 bytes
+//!          └────────────────┴───────────────┴─────────┴────
+//! frame    ┌─────────────────────────────────────────┬────────┬────────┬─────────┐
+//!          │ header, 64 bytes: checksum, segment,    │ record │ record │ padding │
+//!          │ frame number, first offset, body length │        │        │         │
+//!          └─────────────────────────────────────────┴────────┴────────┴─────────┘
+//! record   ┌──────┬───────┬────┬────────┬──────────┬───────────────────────────┐
+//!          │ type │ flags │ 00 │ length │ checksum │ body: fields (tag, length, │
+//!          │ u8   │ u8    │    │ u32    │ u32      │ bytes)                     │
+//!          └──────┴───────┴────┴────────┴──────────┴───────────────────────────┘
+//! ```
+//!
+//! The checksum of a record (CRC-32C) is seeded with that of its frame's header, which covers segment and frame
+//! number: bytes of a recycled file's former life never pass as new ones, and one record can be verified alone.
+//!
+//! # What holds
+//!
+//! - A frame is what was synced together. The next one is written when the sync has returned, so at most one frame is
+//!   unsynced, and an append is answered after its sync.
+//! - Events take offsets, one each, without holes; other records take none.
+//! - After the first write or sync error the writer ends and the process with it.
+//! - What the records add up to is [`State`]; it is never written to but by folding records in.
+//!
+//! # A crash, and after it
+//!
+//! Recovery folds the newest snapshot and the frames behind it. A closing frame at the end says that all is on disk,
+//! and writing goes on behind it. Without one the last whole frame may be in the page cache only: it is written again,
+//! at the start of a new segment, and file and directory are synced, before anything is dispatched or answered. A
+//! frame that is not whole and has a later one behind it is damage: the store refuses to open (or writes a gap, see
+//! `store.on_damage`). One that has nothing behind it is a torn tail: it is copied to `set-aside` and cut off.
+//! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
+
+pub mod clock;
+pub mod digest;
+mod disk;
+mod fields;
+mod format;
+mod keeper;
+mod metrics;
+mod open;
+mod reader;
+mod record;
+mod scan;
+mod segment;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod window;
+mod writer;
+
+use std::sync::Arc;
+
+use sluice_adapters::{Receipt, Refusal};
+use tokio::sync::oneshot;
+
+pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+pub use keeper::Report;
+pub use metrics::{Measures, SyncTimes};
+pub use open::{OpenError, Opened, Options, open};
+pub use reader::{ReadError, Reader};
+pub use record::{
+    Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,
+    TriggerSet,
+};
+pub use scan::Damage;
+pub use state::{Books, DeadLetter, Paused, Slot, State, TriggerState};
+pub use verify::{RepairError, VerifyError, VerifyReport, repair, verify};
+pub use window::WindowSize;
+pub use writer::{Append, NewEvent};
+
+/// Where an event is in the log. To users an opaque decimal.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Offset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names a trigger in the log. A name that comes back after its trigger was forgotten gets a new one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct TriggerId(pub u32);
+
+/// A handle on the open log. Dropping the last one does not stop the writer: [`Log::stop`] does.
+#[derive(Clone)]
+pub struct Log {
+    queue: Arc<writer::Queue>,
+    reader: Arc<Reader>,
+    measures: Arc<Measures>,
+    keeper: Arc<keeper::Shared>,
+}
+
+impl Log {
+    /// Stores events and records together; returns once they are on disk.
+    pub async fn append(
+        &self,
+        events: Vec<NewEvent>,
+        records: Vec<LogRecord>,
+    ) -> Result<Vec<Receipt>, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.append(Append { events, records, answer: Some(answer) });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Refusal::Unavailable { reason: "the store has stopped".into() }))
+    }
+
+    /// Stores records soon: within 50 ms, or with the next events.
+    pub fn append_later(&self, records: Vec<LogRecord>) {
+        self.queue.append(Append::later(records));
+    }
+
+    pub fn submit(&self, append: Append) {
+        self.queue.append(append);
+    }
+
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    pub fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
+    /// Why events are refused at the moment, if they are.
+    pub fn full(&self) -> Option<String> {
+        self.queue.full()
+    }
+
+    /// Whether the outcome of one more delivery is sure to find room.
+    pub fn has_outcome_room(&self) -> bool {
+        self.queue.has_outcome_room()
+    }
+
+    /// What the keeper last found.
+    pub fn report(&self) -> Report {
+        self.keeper.report()
+    }
+
+    /// Writes what waits and a closing frame; [`Opened::ended`] tells when that is done.
+    pub fn stop(&self) {
+        self.queue.stop();
+        self.keeper.stop();
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads single events and ranges of frames, from memory while they are young, else from the segments.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::Offset;
+use super::format::{self, FRAME_HEADER_BYTES, RecordType};
+use super::record::{LogRecord, Record, Routed};
+use super::scan::{FileWindow, file_name};
+use super::segment::Segment;
+
+/// Why an event cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {0} is not in the log (any more)")]
+    Absent(Offset),
+    #[error("the frame of offset {offset} in {file} at byte {at} is damaged")]
+    Damaged { offset: Offset, file: String, at: u64 },
+    #[error("cannot read {file}")]
+    Io { file: String, source: io::Error },
+}
+
+/// The durable part of the log, shared by all who read it.
+pub struct Reader {
+    segments: RwLock<Vec<Arc<Segment>>>,
+    tail: Mutex<Tail>,
+}
+
+/// The newest events, so many bytes of them.
+struct Tail {
+    records: VecDeque<Arc<Record>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+/// What a record takes in memory besides its data, roughly.
+const RECORD_OVERHEAD_BYTES: usize = 700;
+
+impl Reader {
+    pub fn new(segments: Vec<Arc<Segment>>, tail_bytes_max: usize) -> Self {
+        let tail = Tail { records: VecDeque::new(), bytes: 0, bytes_max: tail_bytes_max };
+        Self { segments: RwLock::new(segments), tail: Mutex::new(tail) }
+    }
+
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn add_segment(&self, segment: Arc<Segment>) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    /// Takes the oldest segment out of the log if nobody leases it.
+    pub fn take_oldest(&self, number: u64) -> Option<Arc<Segment>> {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let free =
+            segments.len() > 1 && segments[0].number() == number && Arc::strong_count(&segments[0]) == 1;
+        free.then(|| segments.remove(0))
+    }
+
+    pub fn remember(&self, records: &[Arc<Record>]) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            tail.bytes += size(record);
+            tail.records.push_back(Arc::clone(record));
+        }
+        while tail.bytes > tail.bytes_max {
+            let Some(oldest) = tail.records.pop_front() else { break };
+            tail.bytes -= size(&oldest);
+        }
+    }
+
+    /// The event if it is still in memory.
+    pub fn recent(&self, offset: Offset) -> Option<Arc<Record>> {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = tail.records.front()?.offset;
+        let record = tail.records.get(usize::try_from(offset.0.checked_sub(first.0)?).ok()?)?;
+        (record.offset == offset).then(|| Arc::clone(record))
+    }
+
+    /// The oldest offset in the log.
+    pub fn first_offset(&self) -> Offset {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().map_or(Offset(0), |segment| segment.header.first_offset)
+    }
+
+    /// Reads an event, its checksum verified. Blocks on the disk when it is not in memory.
+    pub fn read(&self, offset: Offset) -> Result<Arc<Record>, ReadError> {
+        if let Some(record) = self.recent(offset) {
+            return Ok(record);
+        }
+        let segment = self.segment_of(offset).ok_or(ReadError::Absent(offset))?;
+        let mut at = segment.seek(offset);
+        let end = segment.extent().end;
+        let mut window = FileWindow::new(&segment);
+        let io = |source| ReadError::Io { file: file_name(&segment), source };
+        while at < end {
+            let damaged = || ReadError::Damaged { offset, file: file_name(&segment), at };
+            let header = window.header(at).map_err(io)?.ok_or_else(damaged)?;
+            if offset >= header.end_offset() || header.events == 0 {
+                at += header.span();
+                continue;
+            }
+            if offset < header.first_offset {
+                break;
+            }
+            let length = FRAME_HEADER_BYTES + header.body_bytes as usize;
+            let bytes = window.get(at, length).map_err(io)?;
+            let mut position = FRAME_HEADER_BYTES;
+            let mut next = header.first_offset;
+            while position < bytes.len() {
+                // Only the record asked for is verified: one damaged neighbour does not hide it.
+                let (kind, end) = format::skip(bytes, position).ok_or_else(damaged)?;
+                if kind == RecordType::Event as u8 {
+                    if next == offset {
+                        let (raw, _) = format::record_at(&header, bytes, position).ok_or_else(damaged)?;
+                        let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
+                            return Err(damaged());
+                        };
+                        return Ok(Arc::new(record));
+                    }
+                    next = next.next();
+                }
+                position = end;
+            }
+            return Err(damaged());
+        }
+        Err(ReadError::Absent(offset))
+    }
+
+    /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on.
+    pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
+        for segment in self.segments() {
+            let extent = segment.extent();
+            if extent.next_offset < from && extent.last_frame.is_some() {
+                continue;
+            }
+            let io = |source| ReadError::Io { file: file_name(&segment), source };
+            let mut at = segment.seek(from);
+            let mut window = FileWindow::new(&segment);
+            while at < extent.end {
+                // Damage is reported by recovery and by the scrub; here what can be read is.
+                let Some(header) = window.header(at).map_err(io)? else { break };
+                if let Some((_, records)) = window.records(at, &header).map_err(io)? {
+                    let mut offset = header.first_offset;
+                    for raw in records {
+                        if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
+                            if matches!(record, LogRecord::Event(_)) {
+                                offset = offset.next();
+                            }
+                            if !visit(record, header.frame) {
+                                return Ok(());
+                            }
+                        }
+                    }
+                }
+                at += header.span();
+            }
+        }
+        Ok(())
+    }
+
+    /// Matches on the log from an offset on: ranges in order, until one ends at or behind `to` or `limit` matches of
+    /// the trigger are read.
+    pub fn matches(&self, from: Offset, visit: &mut dyn FnMut(&Routed) -> bool) -> Result<(), ReadError> {
+        self.walk(from, &mut |record, _| match record {
+            LogRecord::Routed(routed) => visit(&routed),
+            _ => true,
+        })
+    }
+
+    fn segment_of(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let at = segments.partition_point(|segment| segment.header.first_offset <= offset);
+        // A segment's first frame may repeat the last one of the segment before it.
+        segments[..at].iter().rev().find(|segment| segment.extent().next_offset > offset).cloned()
+    }
+}
+
+fn size(record: &Record) -> usize {
+    RECORD_OVERHEAD_BYTES + record.event.data().map_or(0, |data| data.bytes.len())
+}

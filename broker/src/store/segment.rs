@@ -1,0 +1,278 @@
+//! The files of the log: segments in use, and spares made ready to become one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Offset;
+use super::disk::{Disk, DiskFile};
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+
+/// One entry of a segment's sparse index for so many bytes of frames.
+const SPARSE_BYTES: u64 = 64 << 10;
+
+/// A segment file. Whoever holds an `Arc` leases it: it is not recycled before that is dropped.
+pub struct Segment {
+    pub header: SegmentHeader,
+    pub path: PathBuf,
+    pub file: Arc<dyn DiskFile>,
+    progress: Mutex<Progress>,
+}
+
+/// How far a segment is filled.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    /// Where the next frame goes; all before is durable.
+    end: u64,
+    last_frame: Option<u64>,
+    next_offset: Offset,
+    last_received_ms: u64,
+    /// Offsets of first events and where their frames begin, about one each [`SPARSE_BYTES`].
+    sparse: Vec<(Offset, u64)>,
+    /// Set while `sparse` is still to be made, when it is first needed.
+    is_unread: bool,
+}
+
+/// A copy of how far a segment is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    pub end: u64,
+    /// `None` when there is no frame yet.
+    pub last_frame: Option<u64>,
+    pub next_offset: Offset,
+    pub last_received_ms: u64,
+}
+
+impl Segment {
+    pub fn new(header: SegmentHeader, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
+        let next_offset = header.first_offset;
+        let progress = Progress { end: SEGMENT_HEADER_BYTES, next_offset, ..Progress::default() };
+        Self { header, path, file, progress: Mutex::new(progress) }
+    }
+
+    pub fn number(&self) -> u64 {
+        self.header.segment
+    }
+
+    /// Notes a frame that is on disk (or was found there).
+    pub fn advance(
+        &self,
+        frame: u64,
+        position: u64,
+        span: u64,
+        first: Offset,
+        next: Offset,
+        received_ms: u64,
+    ) {
+        let mut progress = self.progress();
+        if next > first && progress.sparse.last().is_none_or(|(_, at)| position >= at + SPARSE_BYTES) {
+            progress.sparse.push((first, position));
+        }
+        progress.end = progress.end.max(position + span);
+        progress.last_frame = Some(frame);
+        progress.next_offset = progress.next_offset.max(next);
+        progress.last_received_ms = progress.last_received_ms.max(received_ms);
+    }
+
+    pub fn extent(&self) -> Extent {
+        let progress = self.progress();
+        Extent {
+            end: progress.end,
+            last_frame: progress.last_frame,
+            next_offset: progress.next_offset,
+            last_received_ms: progress.last_received_ms,
+        }
+    }
+
+    /// Takes from the next segment's header where this one, which the snapshot covers, ends.
+    pub fn seal_before(&self, next: &SegmentHeader) -> io::Result<()> {
+        let end = self.file.len()?;
+        let mut progress = self.progress();
+        progress.end = end;
+        progress.last_frame = Some(next.first_frame.saturating_sub(1));
+        progress.next_offset = next.first_offset;
+        progress.is_unread = true;
+        Ok(())
+    }
+
+    /// Reads the headers of the frames before a position, and nothing else of them.
+    pub fn walk_headers(&self, until: u64) -> io::Result<()> {
+        let mut at = SEGMENT_HEADER_BYTES;
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        while at < until {
+            self.file.read_at(&mut bytes, at)?;
+            let Some(header) = FrameHeader::decode(&bytes, self.header.store, self.header.segment) else {
+                break;
+            };
+            let (first, next) = (header.first_offset, header.end_offset());
+            self.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+            at += header.span();
+        }
+        Ok(())
+    }
+
+    /// The position of a frame at or before the one that holds an offset.
+    pub fn seek(&self, offset: Offset) -> u64 {
+        let is_unread = std::mem::take(&mut self.progress().is_unread);
+        if is_unread && let Err(error) = self.walk_headers(u64::MAX) {
+            tracing::warn!(segment = self.number(), %error, "cannot index a segment, it is read from its start");
+        }
+        let progress = self.progress();
+        let at = progress.sparse.partition_point(|(first, _)| *first <= offset);
+        if at == 0 { SEGMENT_HEADER_BYTES } else { progress.sparse[at - 1].1 }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Names and places of the files in a data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub dir: PathBuf,
+}
+
+impl Layout {
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub fn snapshots(&self) -> PathBuf {
+        self.dir.join("snapshots")
+    }
+
+    pub fn set_aside(&self) -> PathBuf {
+        self.dir.join("set-aside")
+    }
+
+    pub fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    pub fn store_file(&self) -> PathBuf {
+        self.dir.join("store.json")
+    }
+
+    pub fn lock_file(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    pub fn segment(&self, number: u64) -> PathBuf {
+        self.log().join(format!("{number:012}.seg"))
+    }
+
+    pub fn spare(&self, number: u64) -> PathBuf {
+        self.log().join(format!("{number:012}.spare"))
+    }
+}
+
+/// The number in a file name with this extension.
+pub fn number_of(name: &str, extension: &str) -> Option<u64> {
+    name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()
+}
+
+/// Spare files: as long as a segment, their space reserved, no name in the log.
+pub struct Spares {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    segment_bytes: u64,
+    ready: Mutex<SpareState>,
+}
+
+#[derive(Default)]
+struct SpareState {
+    files: Vec<u64>,
+    next: u64,
+}
+
+impl Spares {
+    pub fn new(disk: Arc<dyn Disk>, layout: Layout, segment_bytes: u64, found: Vec<u64>) -> Self {
+        let next = found.iter().max().map_or(1, |last| last + 1);
+        Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files: found, next }) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.state().files.len()
+    }
+
+    /// Makes one more spare, reserving its space; with `written` its blocks are written too, so that a later sync
+    /// commits no file-system journal.
+    pub fn make(&self, written: bool) -> io::Result<()> {
+        let number = {
+            let mut state = self.state();
+            state.next += 1;
+            state.next - 1
+        };
+        let path = self.layout.spare(number);
+        match self.fill(&path, written) {
+            Ok(()) => {
+                self.state().files.push(number);
+                Ok(())
+            }
+            Err(error) => {
+                // What was reserved of it would be missing elsewhere.
+                let _ = self.disk.remove(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, path: &Path, written: bool) -> io::Result<()> {
+        let file = self.disk.create(path)?;
+        file.allocate(self.segment_bytes)?;
+        if written {
+            let zeros = vec![0; 1 << 20];
+            let mut at = 0;
+            while at < self.segment_bytes {
+                let length = zeros.len().min((self.segment_bytes - at) as usize);
+                file.write_at(&zeros[..length], at)?;
+                at += length as u64;
+            }
+        }
+        file.sync()?;
+        self.disk.sync_dir(&self.layout.log())
+    }
+
+    /// Turns a spare into the segment of this header: header, sync, rename, directory sync. Keeps `reserve` back.
+    pub fn take(&self, header: SegmentHeader, reserve: usize) -> io::Result<Option<Segment>> {
+        let number = {
+            let mut state = self.state();
+            if state.files.len() <= reserve {
+                return Ok(None);
+            }
+            state.files.remove(0)
+        };
+        let (spare, path) = (self.layout.spare(number), self.layout.segment(header.segment));
+        let file = self.disk.open(&spare)?;
+        if file.len()? < self.segment_bytes {
+            file.allocate(self.segment_bytes)?;
+        }
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
+        self.disk.rename(&spare, &path)?;
+        self.disk.sync_dir(&self.layout.log())?;
+        Ok(Some(Segment::new(header, path, file)))
+    }
+
+    /// Retires a segment whose content nobody needs: it becomes a spare, or goes when there are enough.
+    pub fn retire(&self, segment: &Segment, spares_max: usize) -> io::Result<()> {
+        if self.count() >= spares_max || segment.file.len()? < self.segment_bytes {
+            self.disk.remove(&segment.path)?;
+            return self.disk.sync_dir(&self.layout.log());
+        }
+        let number = {
+            let mut state = self.state();
+            state.next += 1;
+            state.next - 1
+        };
+        self.disk.rename(&segment.path, &self.layout.spare(number))?;
+        self.disk.sync_dir(&self.layout.log())?;
+        self.state().files.push(number);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, SpareState> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,115 @@
+//! Looking at a store without changing it, and accepting a loss.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::{Disk, ReadOnlyDisk, RealDisk};
+use super::format::SEGMENT_HEADER_BYTES;
+use super::open::{self, Identity, LogFiles, OpenError, Options};
+use super::scan::{self, Damage, Position};
+use super::segment::Layout;
+use super::{Offset, snapshot};
+
+/// What `store verify` found.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyReport {
+    pub segments: usize,
+    pub frames: u64,
+    pub events: u64,
+    pub bytes: u64,
+    pub first_offset: Offset,
+    pub next_offset: Offset,
+    pub closed: bool,
+    /// Bytes of a tail that the last crash tore; the next start sets them aside.
+    pub torn_bytes: usize,
+    pub damage: Vec<Damage>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{}: no such store", .0.display())]
+    Absent(PathBuf),
+}
+
+/// Reads every frame and every record of a store. `progress` is told the share done, in percent.
+pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, VerifyError> {
+    let layout = Layout { dir: dir.to_path_buf() };
+    let disk = ReadOnlyDisk;
+    if !layout.store_file().is_file() {
+        return Err(VerifyError::Absent(dir.to_path_buf()));
+    }
+    let _lock = open::lock(&layout)?;
+    let identity = Identity::load(&disk, &layout)?.ok_or_else(|| VerifyError::Absent(dir.to_path_buf()))?;
+    let files = LogFiles::load(&disk, &layout, identity.id()?)?;
+    let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
+    let start = Position {
+        segment: first.number(),
+        at: SEGMENT_HEADER_BYTES,
+        frame: first.header.first_frame.saturating_sub(1),
+    };
+    let total = files.segments.len() as u64;
+    let (mut gaps, mut bytes) = (Vec::new(), 0);
+    let io = |source| OpenError::Io { path: dir.to_path_buf(), source };
+    let ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
+        bytes += found.header.span();
+        progress((found.segment.number() - start.segment) * 100 / total);
+        for raw in &found.records {
+            if let Ok(Some(super::LogRecord::Gap(gap))) = super::LogRecord::decode(raw, Offset(0)) {
+                gaps.push(gap);
+            }
+        }
+        Ok(())
+    })
+    .map_err(io)?;
+    let mut damage = ending.damage;
+    damage.retain(|part| !gaps.iter().any(|gap| gap.segment == part.segment && gap.start == part.start));
+    Ok(VerifyReport {
+        segments: files.segments.len(),
+        frames: ending.frames,
+        events: ending.events,
+        bytes,
+        first_offset: first.header.first_offset,
+        next_offset: ending.next_offset,
+        closed: ending.closed,
+        torn_bytes: ending.torn.map_or(0, |(_, _, bytes)| bytes.len()),
+        damage,
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the log is not damaged")]
+    Sound,
+    #[error("the damage reaches from offset {} to {}, which is not within {}..{}", found.start, found.end, accepted.start, accepted.end)]
+    Wider { found: Range<u64>, accepted: Range<u64> },
+    #[error("the store did not close")]
+    Unclosed,
+}
+
+/// Accepts that the events of a damaged range are lost: writes a gap, removes nothing.
+pub fn repair(dir: &Path, accepted: Range<u64>) -> Result<VerifyReport, RepairError> {
+    let report = verify(dir, &mut |_| {})?;
+    let first = report.damage.iter().map(|part| part.offsets.0.0).min().ok_or(RepairError::Sound)?;
+    let last = report.damage.iter().map(|part| part.offsets.1.0).max().unwrap_or(first);
+    if first < accepted.start || last > accepted.end {
+        return Err(RepairError::Wider { found: first..last, accepted });
+    }
+    // The file system's own free space is no matter here: nothing but the gap is written.
+    let options = Options { skip_damage: true, ..Options::bare(dir) };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let opened = super::open(Arc::clone(&disk), &options)?;
+    opened.log.stop();
+    match opened.ended.blocking_recv() {
+        Ok(Ok(())) => {}
+        _ => return Err(RepairError::Unclosed),
+    }
+    let _ = snapshot::newest(&*disk, &Layout { dir: dir.to_path_buf() }, None, 0);
+    Ok(report)
+}

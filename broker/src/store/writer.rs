@@ -1,0 +1,491 @@
+//! The one writer: takes all that waits, writes one frame, syncs it, answers, and begins again.
+//!
+//! At most one frame is unsynced. After the first write or sync error the writer ends: nothing is answered with
+//! success any more in this process's life, since what a later sync says of these pages proves nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sluice_adapters::{Receipt, Refusal, TraceContext};
+use sluice_schemas::Event;
+use tokio::sync::{mpsc, oneshot};
+
+use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
+use super::metrics::Measures;
+use super::reader::Reader;
+use super::record::{self, Digest, LogRecord, Record};
+use super::segment::{Segment, Spares};
+use super::window::Window;
+use super::{Offset, clock};
+
+/// A frame is closed when it holds this much; one append is never split.
+const FRAME_BYTES: usize = 4 << 20;
+/// How long records that nobody waits for may wait for company.
+const LINGER: Duration = Duration::from_millis(10);
+/// Gathering pauses for a quarter of a sync at most, and never this long.
+const GATHER_MAX: Duration = Duration::from_millis(2);
+const GATHER_MIN: Duration = Duration::from_micros(40);
+/// Room that must be left for outcomes before deliveries are held back.
+const OUTCOME_ROOM_BYTES: u64 = 4 << 20;
+
+/// An event to be stored.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub event: Arc<Event>,
+    pub via: Arc<str>,
+    pub trace: Option<TraceContext>,
+    pub parent: Option<Offset>,
+    pub hops: u32,
+    pub key: Digest,
+    pub content: Digest,
+    /// Not set for events that are never held to be duplicates.
+    pub unique: bool,
+}
+
+/// Records that are written together or not at all.
+#[derive(Debug)]
+pub struct Append {
+    pub events: Vec<NewEvent>,
+    pub records: Vec<LogRecord>,
+    /// Told once all of it is on disk. Without one the records may wait a little for company.
+    pub answer: Option<oneshot::Sender<Result<Vec<Receipt>, Refusal>>>,
+}
+
+impl Append {
+    /// Records that nobody waits for.
+    pub fn later(records: Vec<LogRecord>) -> Self {
+        Self { events: Vec::new(), records, answer: None }
+    }
+}
+
+/// What the writer shares with those who append.
+pub struct Queue {
+    state: Mutex<Waiting>,
+    wake: Condvar,
+    /// Why events are refused at the moment; the empty string when they are not.
+    full: Mutex<String>,
+    is_full: AtomicBool,
+    outcome_room: AtomicBool,
+    /// The segment number that is being written.
+    pub active: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    appends: Vec<Append>,
+    urgent: usize,
+    since: Option<Instant>,
+    sleeping_until: usize,
+    stop: bool,
+    dead: bool,
+}
+
+impl Queue {
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            full: Mutex::default(),
+            is_full: AtomicBool::new(false),
+            outcome_room: AtomicBool::new(true),
+            active: AtomicU64::new(0),
+        }
+    }
+
+    /// Queues an append. What bounds the queue is what bounds its callers: bytes in flight and deliveries in flight.
+    pub fn append(&self, append: Append) {
+        let mut waiting = self.lock();
+        if waiting.dead {
+            refuse(append, &unavailable());
+            return;
+        }
+        waiting.urgent += usize::from(append.answer.is_some());
+        waiting.since.get_or_insert_with(Instant::now);
+        waiting.appends.push(append);
+        let enough = waiting.urgent >= waiting.sleeping_until || waiting.appends.len() == 1;
+        drop(waiting);
+        if enough {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks the writer to write what waits and a closing frame, and to end.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    pub fn full(&self) -> Option<String> {
+        if !self.is_full.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(self.full.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    pub fn set_full(&self, reason: Option<String>) {
+        let is_full = reason.is_some();
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = reason.unwrap_or_default();
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Whether the outcome of one more delivery is sure to find room.
+    pub fn has_outcome_room(&self) -> bool {
+        self.outcome_room.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for work. With company expected it gathers for a fraction of the time a sync takes.
+    fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
+        let mut waiting = self.lock();
+        let gather = (sync / 4).min(GATHER_MAX);
+        let mut gather_until = None;
+        loop {
+            if waiting.stop {
+                break;
+            }
+            let (target, deadline) = if waiting.urgent > 0 {
+                if company <= 1 || gather < GATHER_MIN || waiting.urgent >= company {
+                    break;
+                }
+                (company, *gather_until.get_or_insert_with(|| Instant::now() + gather))
+            } else if let Some(since) = waiting.since {
+                (1, since + LINGER)
+            } else {
+                waiting.sleeping_until = 1;
+                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting.sleeping_until = target;
+            waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        waiting.sleeping_until = usize::MAX;
+        waiting.urgent = 0;
+        waiting.since = None;
+        let appends = std::mem::take(&mut waiting.appends);
+        (!appends.is_empty() || !waiting.stop).then_some(appends)
+    }
+
+    fn put_back(&self, mut appends: Vec<Append>) {
+        let mut waiting = self.lock();
+        waiting.urgent += appends.iter().filter(|append| append.answer.is_some()).count();
+        waiting.since.get_or_insert_with(Instant::now);
+        appends.append(&mut waiting.appends);
+        waiting.appends = appends;
+    }
+}
+
+/// The thread that writes.
+pub struct Writer {
+    pub queue: Arc<Queue>,
+    pub reader: Arc<Reader>,
+    pub spares: Arc<Spares>,
+    pub segment: Arc<Segment>,
+    pub store: u128,
+    pub next_frame: u64,
+    pub next_offset: Offset,
+    pub last_received_ms: u64,
+    pub window: Option<Window>,
+    pub committed: mpsc::Sender<Vec<Arc<Record>>>,
+    pub measures: Arc<Measures>,
+    pub buffer: Vec<u8>,
+}
+
+/// Appends of one frame, encoded, not yet on disk.
+#[derive(Default)]
+struct Batch {
+    records: u32,
+    events: Vec<Arc<Record>>,
+    answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>,
+    /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
+    appends: Vec<Append>,
+}
+
+impl Writer {
+    /// Runs until it is stopped (`Ok`) or the disk fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let (mut company, mut sync) = (0, Duration::ZERO);
+        let ended = loop {
+            let Some(appends) = self.queue.take(company, sync) else {
+                break self.close();
+            };
+            let urgent = appends.iter().filter(|append| append.answer.is_some()).count();
+            if urgent > 0 {
+                company = urgent;
+            }
+            match self.write_all(appends) {
+                Ok(Some(took)) => sync = if sync.is_zero() { took } else { (sync * 7 + took) / 8 },
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let left = {
+            let mut waiting = self.queue.lock();
+            waiting.dead = true;
+            std::mem::take(&mut waiting.appends)
+        };
+        left.into_iter().for_each(|append| refuse(append, &unavailable()));
+        ended
+    }
+
+    /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
+    fn write_all(&mut self, appends: Vec<Append>) -> io::Result<Option<Duration>> {
+        let mut took = None;
+        let mut rest = appends.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut batch = Batch::default();
+            self.buffer.clear();
+            self.buffer.resize(FRAME_HEADER_BYTES, 0);
+            let now_ms = clock::wall_ms().max(self.last_received_ms);
+            let mut twins = HashMap::new();
+            while self.buffer.len() < FRAME_BYTES
+                && let Some(append) = rest.next()
+            {
+                self.encode(append, now_ms, &mut twins, &mut batch);
+            }
+            if batch.records == 0 {
+                answer_all(batch.answers);
+                continue;
+            }
+            match self.commit(batch, now_ms)? {
+                Committed::Synced(duration) => took = Some(duration),
+                Committed::NoRoom(kept) => {
+                    let left: Vec<_> = kept.into_iter().chain(rest.by_ref()).collect();
+                    self.without_room(left);
+                }
+            }
+        }
+        Ok(took)
+    }
+
+    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused.
+    fn encode(
+        &mut self,
+        append: Append,
+        now_ms: u64,
+        twins: &mut HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
+        batch: &mut Batch,
+    ) {
+        if !append.events.is_empty()
+            && let Some(reason) = self.queue.full()
+        {
+            return refuse(append, &Refusal::Full { reason });
+        }
+        let first = Offset(self.next_offset.0 + batch.events.len() as u64);
+        let mut receipts = Vec::with_capacity(append.events.len());
+        let mut fresh = Vec::with_capacity(append.events.len());
+        for (index, event) in append.events.iter().enumerate() {
+            let offset = Offset(first.0 + fresh.len() as u64);
+            match self.twin(event, twins, now_ms) {
+                Some(Ok(receipt)) => receipts.push(receipt),
+                Some(Err(earlier)) => {
+                    // What this append added to the twins belongs to no event.
+                    fresh.iter().for_each(|(_, event): &(Offset, &NewEvent)| {
+                        twins.remove(&event.key);
+                    });
+                    return refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
+                }
+                None => {
+                    let receipt = Receipt { offset: offset.0, duplicate: false };
+                    if event.unique && self.window.is_some() {
+                        let shared = Receipt { duplicate: true, ..receipt };
+                        twins.insert(event.key, (shared, event.content, event.parent));
+                    }
+                    receipts.push(receipt);
+                    fresh.push((offset, event));
+                }
+            }
+        }
+        for (offset, new) in fresh {
+            let record = Record {
+                offset,
+                received_at_ms: now_ms,
+                via: Arc::clone(&new.via),
+                trace: new.trace.clone(),
+                parent: new.parent,
+                hops: new.hops,
+                key: new.key,
+                content: new.content,
+                event: Arc::clone(&new.event),
+            };
+            record::append_event(&mut self.buffer, &record);
+            batch.events.push(Arc::new(record));
+            batch.records += 1;
+        }
+        for record in &append.records {
+            record.append_to(&mut self.buffer);
+            batch.records += 1;
+        }
+        match append.answer {
+            Some(answer) => batch.answers.push((answer, receipts)),
+            None => batch.appends.push(append),
+        }
+    }
+
+    /// The event that a new one repeats: its receipt, or its offset when the content differs.
+    fn twin(
+        &self,
+        new: &NewEvent,
+        twins: &HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
+        now_ms: u64,
+    ) -> Option<Result<Receipt, Offset>> {
+        let window = self.window.as_ref().filter(|_| new.unique)?;
+        let same = |content: Digest, parent: Option<Offset>| {
+            content == new.content || (parent.is_some() && parent == new.parent)
+        };
+        if let Some((receipt, content, parent)) = twins.get(&new.key) {
+            return Some(if same(*content, *parent) { Ok(*receipt) } else { Err(Offset(receipt.offset)) });
+        }
+        for offset in window.candidates(&new.key, now_ms) {
+            // A record that cannot be read cannot be confirmed: storing a duplicate loses nothing.
+            let Ok(record) = self.reader.read(offset) else { continue };
+            if record.key == new.key && record.received_at_ms + window.size().window_ms >= now_ms {
+                let receipt = Receipt { offset: offset.0, duplicate: true };
+                return Some(if same(record.content, record.parent) { Ok(receipt) } else { Err(offset) });
+            }
+        }
+        None
+    }
+
+    /// Writes and syncs the frame in the buffer, then answers.
+    fn commit(&mut self, batch: Batch, now_ms: u64) -> io::Result<Committed> {
+        let span = format::aligned(self.buffer.len() as u64);
+        if self.segment.extent().end + span > self.segment.file.len()?
+            && !self.roll(span, !batch.events.is_empty())?
+        {
+            let refused =
+                Refusal::Full { reason: self.queue.full().unwrap_or_else(|| "no space on the disk".into()) };
+            batch.answers.into_iter().for_each(|(answer, _)| drop(answer.send(Err(refused.clone()))));
+            return Ok(Committed::NoRoom(batch.appends));
+        }
+        let at = self.segment.extent().end;
+        let header = format::seal(
+            &mut self.buffer,
+            FrameHeader {
+                segment: self.segment.number(),
+                frame: self.next_frame,
+                first_offset: self.next_offset,
+                written_at_ms: now_ms,
+                body_bytes: 0,
+                records: batch.records,
+                events: batch.events.len() as u32,
+                store: self.store as u64,
+                checksum: 0,
+            },
+        );
+        let started = Instant::now();
+        self.segment.file.write_at(&self.buffer, at)?;
+        self.segment.file.sync()?;
+        let took = started.elapsed();
+        self.measures.synced(took, batch.events.len(), self.buffer.len());
+        self.next_frame += 1;
+        self.next_offset = header.end_offset();
+        self.segment.advance(header.frame, at, span, header.first_offset, self.next_offset, now_ms);
+        if !batch.events.is_empty() {
+            self.last_received_ms = now_ms;
+        }
+        if let Some(window) = &mut self.window {
+            batch.events.iter().for_each(|record| window.insert(&record.key, record.offset, now_ms));
+        }
+        if self.buffer.capacity() > 2 * FRAME_BYTES {
+            self.buffer = Vec::new();
+        }
+        self.reader.remember(&batch.events);
+        answer_all(batch.answers);
+        self.note_room();
+        if !batch.events.is_empty() && self.committed.blocking_send(batch.events).is_err() {
+            // Nobody routes any more: the broker is stopping, and what is stored is routed at the next start.
+            tracing::debug!("events are stored and will be routed at the next start");
+        }
+        Ok(Committed::Synced(took))
+    }
+
+    /// Goes on in a new segment; false when there is none for this frame. The last spare is for outcomes only.
+    fn roll(&mut self, span: u64, has_events: bool) -> io::Result<bool> {
+        let header = SegmentHeader {
+            store: self.store,
+            segment: self.segment.number() + 1,
+            first_frame: self.next_frame,
+            first_offset: self.next_offset,
+        };
+        let reserve = usize::from(has_events);
+        if self.spares.count() <= reserve
+            && let Err(error) = self.spares.make(false)
+        {
+            if has_events && self.queue.full().is_none() {
+                tracing::warn!(%error, "no space for another segment: events are refused until there is");
+                self.queue.set_full(Some(format!("no space for another segment: {error}")));
+            }
+        }
+        match self.spares.take(header, reserve)? {
+            Some(segment) => {
+                if format::SEGMENT_HEADER_BYTES + span > segment.file.len()? {
+                    return Err(io::Error::other("a frame is larger than a segment"));
+                }
+                self.segment = Arc::new(segment);
+                self.reader.add_segment(Arc::clone(&self.segment));
+                self.queue.active.store(self.segment.number(), Ordering::Release);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// The disk is full: events are refused, what else there is waits for space.
+    fn without_room(&mut self, appends: Vec<Append>) {
+        let (with_events, others): (Vec<_>, Vec<_>) =
+            appends.into_iter().partition(|append| !append.events.is_empty());
+        let reason = self.queue.full().unwrap_or_else(|| "no space on the disk".into());
+        for append in with_events {
+            refuse(append, &Refusal::Full { reason: reason.clone() });
+        }
+        self.queue.put_back(others);
+        self.note_room();
+    }
+
+    fn note_room(&self) {
+        let left = self.segment.file.len().unwrap_or(0).saturating_sub(self.segment.extent().end);
+        let room = left >= OUTCOME_ROOM_BYTES || self.spares.count() > 0;
+        self.queue.outcome_room.store(room, Ordering::Relaxed);
+    }
+
+    /// Says that all before it is on disk.
+    fn close(&mut self) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.resize(FRAME_HEADER_BYTES, 0);
+        LogRecord::Close.append_to(&mut self.buffer);
+        let batch = Batch { records: 1, ..Batch::default() };
+        self.commit(batch, clock::wall_ms().max(self.last_received_ms)).map(|_| ())
+    }
+}
+
+enum Committed {
+    Synced(Duration),
+    NoRoom(Vec<Append>),
+}
+
+fn answer_all(answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>) {
+    for (answer, receipts) in answers {
+        // Whoever asked has gone away: what it sent is stored all the same.
+        let _ = answer.send(Ok(receipts));
+    }
+}
+
+fn refuse(append: Append, refusal: &Refusal) {
+    if let Some(answer) = append.answer {
+        let _ = answer.send(Err(refusal.clone()));
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::Unavailable { reason: "the store has stopped".into() }
+}
