@@ -20,6 +20,8 @@ pub struct State {
     pub triggers: BTreeMap<TriggerId, TriggerState>,
     /// Ranges of offsets (end exclusive) that no record says the matches of.
     pub unrouted: Vec<(Offset, Offset)>,
+    /// How many events have been routed in the life of the store.
+    pub routed_total: u64,
     pub dead: BTreeMap<DeliveryId, DeadLetter>,
     pub gaps: Vec<Gap>,
     /// The number of the last redrive; each gets one of its own.
@@ -33,7 +35,8 @@ pub struct DeadLetter {
     pub at_ms: u64,
 }
 
-/// How events of a trigger came out. `matched = delivered + dead + purged + pending`.
+/// How events of a trigger came out: `seen = matched + unmatched + lost` events since its birth, and
+/// `matched = delivered + dead + purged + pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Books {
     pub matched: u64,
@@ -58,8 +61,12 @@ impl Books {
 #[derive(Clone, Debug, Default)]
 pub struct TriggerState {
     pub birth: Offset,
-    pub books: Books,
+    /// Without `unmatched`, which [`State::books`] works out.
+    books: Books,
+    routing: RoutingCount,
     pub outstanding: Outstanding,
+    /// Events before the trigger's first appearance that it is still to see: `start: earliest`.
+    pub history: Option<(Offset, Offset)>,
     /// Redriven deliveries, outside the order of the log.
     pub redriven: BTreeMap<(Offset, u32), Slot>,
     /// Set when the window is full: matches from this offset on are only on the log.
@@ -70,6 +77,17 @@ pub struct TriggerState {
     /// Time spent paused, which does not count as age.
     pub paused_total_ms: u64,
     pub last_matched_at_ms: u64,
+}
+
+/// What tells how many events a trigger has seen, without touching every trigger for every event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct RoutingCount {
+    /// [`State::routed_total`] when the trigger saw its first event.
+    base: u64,
+    /// Events of its history.
+    history: u64,
+    /// How many of both matched.
+    matched: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -219,7 +237,8 @@ impl TriggerState {
     /// All below is settled, as far as this trigger has been told.
     pub fn floor(&self, routed_to: Offset) -> Offset {
         let redriven = self.redriven.keys().map(|(offset, _)| *offset).next();
-        [self.outstanding.first(), self.behind, redriven].into_iter().flatten().min().unwrap_or(routed_to)
+        let history = self.history.map(|(next, _)| next);
+        [self.outstanding.first(), self.behind, redriven, history].into_iter().flatten().min().unwrap_or(routed_to)
     }
 
     /// Milliseconds that count as age, at a moment.
@@ -247,6 +266,7 @@ impl TriggerState {
 
     fn enqueue(&mut self, offset: Offset, room: bool) {
         self.books.matched += 1;
+        self.routing.matched += 1;
         if self.behind.is_none() && !room {
             self.behind = Some(offset);
         }
@@ -358,39 +378,42 @@ impl State {
     }
 
     fn adopt(&mut self, set: &TriggerSet) {
+        let routed_to = self.routed_to();
         for entry in &set.triggers {
             self.next_trigger = self.next_trigger.max(entry.id.0 + 1);
-            self.triggers
-                .entry(entry.id)
-                .or_insert_with(|| TriggerState { birth: entry.birth, ..TriggerState::default() });
+            // Events before its birth that are still to be routed are none that it sees.
+            let others = self.unrouted.iter().map(|(from, to)| to.0.min(entry.birth.0).saturating_sub(from.0)).sum::<u64>();
+            let routing = RoutingCount { base: self.routed_total + others, ..RoutingCount::default() };
+            let history = (entry.birth < routed_to).then_some((entry.birth, routed_to));
+            let new = || TriggerState { birth: entry.birth, routing, history, ..TriggerState::default() };
+            self.triggers.entry(entry.id).or_insert_with(new);
         }
         self.set = set.clone();
     }
 
+    /// The books of a trigger.
+    pub fn books(&self, trigger: &TriggerState) -> Books {
+        let seen = self.routed_total.saturating_sub(trigger.routing.base) + trigger.routing.history;
+        Books { unmatched: seen.saturating_sub(trigger.routing.matched), ..trigger.books }
+    }
+
     fn route(&mut self, routed: &Routed, room: &dyn Fn(&TriggerState) -> bool) {
         let end = routed.to.next();
-        let birth =
-            |id: TriggerId, triggers: &BTreeMap<TriggerId, TriggerState>| triggers.get(&id).map(|t| t.birth);
-        if routed.only.is_none() {
-            subtract(&mut self.unrouted, routed.from, end);
+        if let Some(only) = routed.only {
+            let Some(trigger) = self.triggers.get_mut(&only) else { return };
+            let Some((next, last)) = trigger.history.filter(|(next, _)| *next < end) else { return };
+            trigger.routing.history += end.0 - next.0;
+            trigger.history = (end < last).then_some((end, last));
+        } else {
+            self.routed_total += subtract(&mut self.unrouted, routed.from, end);
         }
         for (offset, matched) in &routed.matches {
             for id in matched {
-                if birth(*id, &self.triggers).is_some_and(|birth| birth <= *offset)
-                    && let Some(trigger) = self.triggers.get_mut(id)
-                {
+                if let Some(trigger) = self.triggers.get_mut(id).filter(|trigger| trigger.birth <= *offset) {
                     let may = room(trigger);
                     trigger.enqueue(*offset, may);
-                    // Undone below, where every offset of the range counts as unmatched.
-                    trigger.books.unmatched = trigger.books.unmatched.wrapping_sub(1);
                     trigger.last_matched_at_ms = self.last_received_ms;
                 }
-            }
-        }
-        for (id, trigger) in &mut self.triggers {
-            if routed.only.is_none_or(|only| only == *id) && trigger.birth < end {
-                let seen = end.0 - trigger.birth.max(routed.from).0;
-                trigger.books.unmatched = trigger.books.unmatched.wrapping_add(seen);
             }
         }
     }
@@ -485,16 +508,19 @@ fn overlap(a: (Offset, Offset), b: (Offset, Offset)) -> Option<(Offset, Offset)>
     (from < to).then_some((from, to))
 }
 
-fn subtract(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) {
+/// Takes a range out of others; returns how many offsets that were.
+fn subtract(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u64 {
+    let taken = ranges.iter().filter_map(|range| overlap(*range, (from, to))).map(|(from, to)| to.0 - from.0).sum();
     if let [only] = ranges.as_mut_slice()
-        && only.0 >= from
+        && from <= only.0
         && to < only.1
     {
         only.0 = only.0.max(to);
-        return;
+        return taken;
     }
     let parts = ranges.iter().flat_map(|(start, end)| [(*start, (*end).min(from)), ((*start).max(to), *end)]);
     *ranges = parts.filter(|(start, end)| start < end).collect();
+    taken
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -504,6 +530,7 @@ struct Head {
     last_received_ms: u64,
     set: TriggerSet,
     unrouted: Vec<(Offset, Offset)>,
+    routed_total: u64,
     redrives: u32,
     next_trigger: u32,
     gaps: Vec<[u64; 6]>,
@@ -516,6 +543,8 @@ struct TriggerHead {
     id: TriggerId,
     birth: Offset,
     books: Books,
+    routing: RoutingCount,
+    history: Option<(Offset, Offset)>,
     behind: Option<Offset>,
     paused: Option<Paused>,
     paused_total_ms: u64,
@@ -543,6 +572,8 @@ impl State {
                 id: *id,
                 birth: trigger.birth,
                 books: trigger.books,
+                routing: trigger.routing,
+                history: trigger.history,
                 behind: trigger.behind,
                 paused: trigger.paused.clone(),
                 paused_total_ms: trigger.paused_total_ms,
@@ -566,6 +597,7 @@ impl State {
             last_received_ms: self.last_received_ms,
             set: self.set.clone(),
             unrouted: self.unrouted.clone(),
+            routed_total: self.routed_total,
             redrives: self.redrives,
             next_trigger: self.next_trigger,
             gaps: self.gaps.iter().map(gap).collect(),
@@ -594,6 +626,7 @@ impl State {
             last_received_ms: head.last_received_ms,
             set: head.set,
             unrouted: head.unrouted,
+            routed_total: head.routed_total,
             redrives: head.redrives,
             next_trigger: head.next_trigger,
             ..Self::default()
@@ -605,6 +638,8 @@ impl State {
             let mut trigger = TriggerState {
                 birth: known.birth,
                 books: known.books,
+                routing: known.routing,
+                history: known.history,
                 behind: known.behind,
                 paused: known.paused,
                 paused_total_ms: known.paused_total_ms,

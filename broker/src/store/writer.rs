@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sluice_adapters::{Receipt, Refusal, TraceContext};
+use sluice_adapters::{Published, Receipt, Refusal, TraceContext};
 use sluice_schemas::Event;
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,7 +51,7 @@ pub struct Append {
     pub events: Vec<NewEvent>,
     pub records: Vec<LogRecord>,
     /// Told once all of it is on disk. Without one the records may wait a little for company.
-    pub answer: Option<oneshot::Sender<Result<Vec<Receipt>, Refusal>>>,
+    pub answer: Option<oneshot::Sender<Result<Published, Refusal>>>,
 }
 
 impl Append {
@@ -205,7 +205,7 @@ pub struct Writer {
 struct Batch {
     records: u32,
     events: Vec<Arc<Record>>,
-    answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>,
+    answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>,
     /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
     appends: Vec<Append>,
 }
@@ -473,10 +473,10 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-fn answer_all(answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>) {
+fn answer_all(answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>) {
     for (answer, receipts) in answers {
         // Whoever asked has gone away: what it sent is stored all the same.
-        let _ = answer.send(Ok(receipts));
+        let _ = answer.send(Ok(Published { receipts }));
     }
 }
 
