@@ -129,9 +129,8 @@ impl Log {
     ) -> Result<Vec<Receipt>, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.queue.append(Append { events, records, answer: Some(answer) });
-        answered
-            .await
-            .unwrap_or_else(|_| Err(Refusal::Unavailable { reason: "the store has stopped".into() }))
+        let gone = || Refusal::Unavailable { reason: "the store has stopped".into() };
+        Ok(answered.await.map_err(|_| gone())??.receipts)
     }
 
     /// Stores records soon: within 50 ms, or with the next events.

@@ -1,0 +1,259 @@
+//! What routing and delivery share, behind one lock: the state and the triggers at work.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::trigger::{Claim, Runtime};
+use crate::delivery::Reason;
+use crate::routing::Table;
+use crate::store::{
+    Attempted, DeliveryId, Log, LogRecord, Next, Offset, Pause, Record, Routed, State, TriggerId, TriggerState, clock,
+};
+
+/// Match records kept in memory so that a trigger that reads the log can change over to the live ones.
+const RECENT_RANGES: usize = 4096;
+/// What every trigger may hold in memory, however many there are.
+const SHARE_MIN: usize = 64;
+/// Wait for room on a full disk before a delivery is looked at again.
+const ROOM_WAIT_MS: u64 = 200;
+
+pub struct Core {
+    pub log: Log,
+    pub state: State,
+    pub runtimes: BTreeMap<TriggerId, Runtime>,
+    pub table: Arc<Table>,
+    recent: VecDeque<Routed>,
+    /// When each trigger is to be looked at again.
+    wakes: BTreeSet<(u64, TriggerId)>,
+    outstanding_max: usize,
+    pub is_stopping: bool,
+}
+
+impl Core {
+    pub fn new(log: Log, state: State, outstanding_max: usize) -> Self {
+        Self {
+            log,
+            state,
+            runtimes: BTreeMap::new(),
+            table: Arc::default(),
+            recent: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            outstanding_max,
+            is_stopping: false,
+        }
+    }
+
+    /// How many deliveries one trigger may hold in memory.
+    pub fn share(&self) -> usize {
+        (self.outstanding_max / self.runtimes.len().max(1)).max(SHARE_MIN)
+    }
+
+    /// Folds a record in that is on its way to the log.
+    pub fn apply(&mut self, record: &LogRecord) {
+        let share = self.share();
+        self.state.apply(record, &|trigger: &TriggerState| trigger.outstanding.len() < share);
+    }
+
+    /// Folds a record in and writes it.
+    pub fn record(&mut self, record: LogRecord) {
+        self.apply(&record);
+        self.log.append_later(vec![record]);
+    }
+
+    /// Routes events that have become durable; returns the attempts to make now.
+    pub fn route(&mut self, records: &[Arc<Record>]) -> Vec<Claim> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
+        self.state.events(first.offset, last.offset.next(), last.received_at_ms);
+        let matches = self.match_all(records.iter().map(|record| &**record));
+        self.routed(Routed { epoch: self.state.set.epoch, from: first.offset, to: last.offset, matches, only: None })
+    }
+
+    /// Routes a range that was read from the log after a restart.
+    pub fn route_range(&mut self, from: Offset, to: Offset, records: &[Record]) -> Vec<Claim> {
+        let matches = self.match_all(records.iter());
+        self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None })
+    }
+
+    fn match_all<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Vec<(Offset, Vec<TriggerId>)> {
+        records
+            .filter_map(|record| {
+                let matched = self.table.matches(&record.event, &record.via, record.offset);
+                (!matched.is_empty()).then_some((record.offset, matched))
+            })
+            .collect()
+    }
+
+    /// Takes match records in: writes them, and lets the triggers they concern go on.
+    pub fn routed(&mut self, routed: Routed) -> Vec<Claim> {
+        let mut concerned: Vec<TriggerId> = routed.matches.iter().flat_map(|(_, ids)| ids).copied().collect();
+        for id in &concerned {
+            if let Some(runtime) = self.runtimes.get(id) {
+                runtime.active.counters.matched.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        concerned.sort_unstable();
+        concerned.dedup();
+        let record = LogRecord::Routed(routed);
+        self.apply(&record);
+        if let LogRecord::Routed(routed) = &record {
+            self.recent.push_back(routed.clone());
+            if self.recent.len() > RECENT_RANGES {
+                self.recent.pop_front();
+            }
+        }
+        self.log.append_later(vec![record]);
+        concerned.into_iter().flat_map(|id| self.fill(id)).collect()
+    }
+
+    /// All attempts a trigger may make now.
+    pub fn fill(&mut self, id: TriggerId) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        while let Some(claim) = self.claim(id) {
+            claims.push(claim);
+        }
+        claims
+    }
+
+    /// One attempt, if the trigger may make one now.
+    pub fn claim(&mut self, id: TriggerId) -> Option<Claim> {
+        if self.is_stopping {
+            return None;
+        }
+        let now = clock::steady_ms();
+        let runtime = self.runtimes.get_mut(&id)?;
+        let trigger = self.state.triggers.get(&id)?;
+        if !self.log.has_outcome_room() {
+            self.wakes.insert((now + ROOM_WAIT_MS, id));
+            return None;
+        }
+        match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
+            Ok(claim) => Some(claim),
+            Err(Some(at)) => {
+                self.wakes.insert((at.max(now + 1), id));
+                None
+            }
+            Err(None) => None,
+        }
+    }
+
+    /// When something is due next.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// The attempts that have become due.
+    pub fn due(&mut self) -> Vec<Claim> {
+        let now = clock::steady_ms();
+        let mut ids = BTreeSet::new();
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, id));
+            ids.insert(id);
+        }
+        ids.into_iter().flat_map(|id| self.fill(id)).collect()
+    }
+
+    pub fn wake(&mut self, id: TriggerId, at: u64) {
+        self.wakes.insert((at, id));
+    }
+
+    /// An attempt is over: what follows is folded in. The caller writes the record.
+    pub fn settle(&mut self, attempted: &Attempted) {
+        let id = attempted.id;
+        let due = match attempted.next {
+            Next::RetryAt { due_ms } => Some(due_ms),
+            Next::Delivered | Next::Dead(_) => None,
+        };
+        self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
+        if let Some(runtime) = self.runtimes.get_mut(&id.trigger) {
+            runtime.ended(id, due);
+            if let Some(due) = due {
+                self.wakes.insert((due, id.trigger));
+            }
+        }
+    }
+
+    /// Deliveries of a trigger that reads the log may be fetched: from which offset, when it has room.
+    pub fn lagging(&mut self, id: TriggerId) -> Option<Offset> {
+        let share = self.share();
+        let trigger = self.state.triggers.get(&id)?;
+        let runtime = self.runtimes.get_mut(&id)?;
+        let from = trigger.behind.filter(|_| !runtime.is_catching_up && trigger.outstanding.len() <= share / 2)?;
+        runtime.is_catching_up = true;
+        Some(from)
+    }
+
+    /// Takes up matches from memory if they are all there; else says from where they must be read.
+    pub fn catch_up_from_memory(&mut self, id: TriggerId) -> Option<Offset> {
+        let share = self.share();
+        let trigger = self.state.triggers.get_mut(&id)?;
+        let from = trigger.behind?;
+        if self.recent.front().is_none_or(|first| first.from > from) {
+            return Some(from);
+        }
+        let ranges = self.recent.iter().filter(|routed| routed.to >= from && routed.only.is_none_or(|only| only == id));
+        let offsets: Vec<Offset> = ranges
+            .flat_map(|routed| routed.matches.iter().filter(|(o, ids)| *o >= from && ids.contains(&id)).map(|(o, _)| *o))
+            .collect();
+        take_up(trigger, &offsets, share, None);
+        None
+    }
+
+    /// Takes up matches that were read from the log, and notes where it goes on.
+    pub fn catch_up(&mut self, id: TriggerId, offsets: &[Offset], next: Offset) {
+        let share = self.share();
+        if let Some(trigger) = self.state.triggers.get_mut(&id) {
+            take_up(trigger, offsets, share, Some(next));
+        }
+    }
+
+    pub fn pause(&mut self, id: TriggerId, reason: Option<&str>) -> LogRecord {
+        let record = LogRecord::Pause(Pause { trigger: id, at_ms: clock::steady_ms(), reason: reason.map(str::to_owned) });
+        self.apply(&record);
+        record
+    }
+
+    /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`.
+    pub fn discard(&mut self, id: TriggerId, reason: Reason, limit: usize) -> Vec<Attempted> {
+        let Some(trigger) = self.state.triggers.get(&id) else { return Vec::new() };
+        let in_flight = self.runtimes.get(&id).map(|runtime| &runtime.in_flight);
+        let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0, slot.attempts));
+        let redriven = trigger.redriven.iter().map(|((offset, n), slot)| (*offset, *n, slot.attempts));
+        let all: Vec<_> = own
+            .chain(redriven)
+            .map(|(offset, redrive, _)| DeliveryId { trigger: id, offset, redrive })
+            .filter(|delivery| in_flight.is_none_or(|set| !set.contains(delivery)))
+            .take(limit)
+            .map(|delivery| ended_without_attempt(delivery, reason))
+            .collect();
+        for attempted in &all {
+            self.settle(attempted);
+        }
+        all
+    }
+}
+
+/// The ending of a delivery that nothing was sent for.
+pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
+    Attempted {
+        id,
+        attempt: 0,
+        at_ms: clock::steady_ms(),
+        duration_ms: 0,
+        status: None,
+        error: Some(reason.detail().into()),
+        body: bytes::Bytes::new(),
+        next: Next::Dead(reason),
+    }
+}
+
+fn take_up(trigger: &mut TriggerState, offsets: &[Offset], share: usize, next: Option<Offset>) {
+    for offset in offsets {
+        if trigger.outstanding.len() >= share {
+            trigger.behind = Some(*offset);
+            return;
+        }
+        trigger.take_up(*offset);
+    }
+    trigger.behind = next;
+}
