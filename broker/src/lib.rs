@@ -1,3 +1,4 @@
 //! Sluice, a CloudEvents event broker: what the binary is made of.
 
 pub mod edge;
+pub mod ingress;

@@ -71,6 +71,8 @@ pub(super) struct Guard<S> {
     /// So many bytes of `held` may go to hyper.
     released: usize,
     is_refused: bool,
+    /// A body turned out to be malformed; what came before it is still handed out.
+    is_broken: bool,
     head_since: Option<Instant>,
     idle_since: Option<Instant>,
     write_blocked_since: Option<Instant>,
@@ -88,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             held: Vec::new(),
             released: 0,
             is_refused: false,
+            is_broken: false,
             head_since: None,
             idle_since: None,
             write_blocked_since: None,
@@ -105,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 
     /// Judges what came in: it stands in `buf` from `start` on.
-    fn inspect(&mut self, buf: &mut ReadBuf<'_>, start: usize) -> io::Result<()> {
+    fn inspect(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
         self.idle_since = None;
         let rest = if self.held.is_empty() {
             let came = &buf.filled()[start..];
@@ -133,11 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             Rest::Hold => self.head_since = self.head_since.or_else(|| Some(Instant::now())),
             Rest::Nothing | Rest::Skip => self.head_since = None,
             Rest::Refuse(refusal) => self.refuse(refusal),
-            Rest::BadChunk => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body"));
-            }
+            Rest::BadChunk => self.is_broken = true,
         }
-        Ok(())
     }
 
     /// Puts the stand-in where the refused head would have been; nothing is read after it.
@@ -231,9 +231,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
             if this.is_refused {
                 return Poll::Pending;
             }
+            if this.is_broken {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body");
+                return Poll::Ready(Err(error));
+            }
             match Pin::new(&mut this.stream).poll_read(cx, buf) {
                 Poll::Ready(Ok(())) if buf.filled().len() == start => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => this.inspect(buf, start)?,
+                Poll::Ready(Ok(())) => this.inspect(buf, start),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => match ready!(this.poll_silence(cx)) {
                     // To hyper this is a client that went away between two requests.
