@@ -130,3 +130,142 @@ impl HttpBody for Answer {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// A client on paused time, and the connection it talks to.
+    struct Client {
+        stream: DuplexStream,
+        connection: JoinHandle<()>,
+        stop: watch::Sender<bool>,
+        began: Instant,
+    }
+
+    fn connect() -> Client {
+        let router = Router::new()
+            .route("/", get(async || "ok"))
+            .route("/slow", get(async || sleep(Duration::from_secs(300)).await))
+            .route("/large", get(async || "x".repeat(1 << 20)))
+            .route("/unread", post(async || StatusCode::PAYLOAD_TOO_LARGE));
+        let (stream, far) = duplex(1 << 16);
+        let (stop, stopped) = watch::channel(false);
+        let connection = tokio::spawn(serve_connection(far, router, EdgeLimits::default(), stopped));
+        Client { stream, connection, stop, began: Instant::now() }
+    }
+
+    impl Client {
+        async fn send(&mut self, bytes: &[u8]) {
+            self.stream.write_all(bytes).await.unwrap();
+        }
+
+        /// What comes until the connection ends, and after how many seconds that is.
+        async fn end(&mut self) -> (String, u64) {
+            let mut bytes = Vec::new();
+            timeout(Duration::from_secs(9999), self.stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+            let text = String::from_utf8(bytes).unwrap();
+            (text.lines().next().unwrap_or_default().to_owned(), self.seconds())
+        }
+
+        async fn answer(&mut self, last: &str) {
+            let mut answer = Vec::new();
+            while !answer.ends_with(last.as_bytes()) {
+                answer.push(self.stream.read_u8().await.unwrap());
+            }
+        }
+
+        fn seconds(&self) -> u64 {
+            self.began.elapsed().as_secs()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_ten_seconds_from_its_first_byte() {
+        let mut client = connect();
+        sleep(Duration::from_secs(20)).await;
+        for byte in &REQUEST[..9] {
+            client.send(&[*byte]).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(client.end().await, ("HTTP/1.1 408 Request Timeout".into(), 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_follows_in_the_same_read_has_its_own_ten_seconds() {
+        let mut client = connect();
+        client.send(&REQUEST[..5]).await;
+        sleep(Duration::from_secs(8)).await;
+        client.send(&[&REQUEST[5..], b"GET"].concat()).await;
+        client.answer("ok").await;
+        assert_eq!(client.end().await, ("HTTP/1.1 408 Request Timeout".into(), 18));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_after_a_minute() {
+        let mut client = connect();
+        assert_eq!(client.end().await, (String::new(), 60));
+        let mut client = connect();
+        sleep(Duration::from_secs(50)).await;
+        client.send(REQUEST).await;
+        client.answer("ok").await;
+        sleep(Duration::from_secs(5)).await;
+        client.send(b"\r\n").await;
+        assert_eq!(client.end().await, (String::new(), 115));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_running_request_is_not_idle() {
+        let mut client = connect();
+        client.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        client.answer("\r\n\r\n").await;
+        assert_eq!(client.seconds(), 300);
+        assert_eq!(client.end().await, (String::new(), 360));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut_off() {
+        let mut client = connect();
+        client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        (&mut client.connection).await.unwrap();
+        assert_eq!(client.seconds(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_early_answer_is_not_lost_in_a_reset() {
+        let mut client = connect();
+        client.send(b"POST /unread HTTP/1.1\r\nhost: x\r\ncontent-length: 999999\r\n\r\n").await;
+        assert_eq!(client.end().await, ("HTTP/1.1 413 Payload Too Large".into(), 0));
+        // More than the pipe holds: somebody takes it.
+        client.send(&[0; 1 << 17]).await;
+        (&mut client.connection).await.unwrap();
+        assert_eq!(client.seconds(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_lets_the_running_request_end() {
+        let mut client = connect();
+        client.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        sleep(Duration::from_secs(100)).await;
+        client.stop.send(true).unwrap();
+        assert_eq!(client.end().await, ("HTTP/1.1 200 OK".into(), 300));
+        (&mut client.connection).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_closed_connection_gets_its_answer() {
+        let mut client = connect();
+        client.send(REQUEST).await;
+        client.stream.shutdown().await.unwrap();
+        assert_eq!(client.end().await, ("HTTP/1.1 200 OK".into(), 0));
+    }
+}

@@ -214,3 +214,139 @@ fn hex(digit: u8) -> u64 {
         _ => (digit | 0x20) - b'a' + 10,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds pieces the way a guard does; what was passed on, and how it ended.
+    fn run<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, String) {
+        let mut framing = Framing::new(EdgeLimits {
+            headers: 4,
+            header_bytes: 60,
+            target_bytes: 20,
+            ..EdgeLimits::default()
+        });
+        let (mut passed, mut held) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            held.extend_from_slice(piece);
+            let pass = framing.advance(&held);
+            passed.extend(held.drain(..pass.bytes));
+            match pass.rest {
+                Rest::Hold => continue,
+                Rest::Nothing | Rest::Skip => held.clear(),
+                Rest::Refuse(refusal) => return (passed, format!("{} heads; {refusal}", framing.heads())),
+                Rest::BadChunk => return (passed, format!("{} heads; bad chunk", framing.heads())),
+            }
+        }
+        let place = match (held.is_empty(), framing.is_between_bodies()) {
+            (false, _) => "in a head",
+            (true, true) => "between requests",
+            (true, false) => "in a body",
+        };
+        (passed, format!("{} heads; {place}", framing.heads()))
+    }
+
+    /// The end is the same however the bytes are cut.
+    #[track_caller]
+    fn check(input: &str, expected: &str) {
+        let input = input.as_bytes();
+        assert_eq!(run([input].into_iter()).1, expected, "whole");
+        assert_eq!(run(input.chunks(1)).1, expected, "byte by byte");
+        for at in 0..=input.len() {
+            let (first, second) = input.split_at(at);
+            assert_eq!(run([first, second].into_iter()).1, expected, "cut at {at}");
+        }
+    }
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nhost: x\r\n";
+
+    #[test]
+    fn heads_are_found_behind_bodies() {
+        check("", "0 heads; between requests");
+        check("POST", "0 heads; in a head");
+        check(&format!("{HEAD}\r\n{HEAD}\r\n"), "2 heads; between requests");
+        check(&format!("{HEAD}content-length: 3\r\n\r\nab"), "1 heads; in a body");
+        check(&format!("{HEAD}content-length: 3\r\n\r\na\n\n{HEAD}\r\n"), "2 heads; between requests");
+        let chunked = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
+        check(&format!("{chunked}A;x=y\r\n0123456789\r\n0\r\n\r\n{HEAD}\r\n"), "2 heads; between requests");
+        check(&format!("{chunked}1 \r\na\r\n00\r\nt: 1\r\nu: 2\r\n\r\n{HEAD}"), "1 heads; in a head");
+        check(&format!("{chunked}1\r\na\r\n0\r\nt"), "1 heads; in a body");
+    }
+
+    #[test]
+    fn look_alikes_in_bodies_are_no_heads() {
+        let alike = "\r\n\r\nPOST / HTTP/1.1\nTransfer-Encoding: gzip\n\n";
+        let length = alike.len();
+        check(
+            &format!("{HEAD}content-length: {length}\r\n\r\n{alike}{HEAD}\r\n"),
+            "2 heads; between requests",
+        );
+        check(
+            &format!("{HEAD}transfer-encoding: chunked\r\n\r\n{length:x}\r\n{alike}\r\n0\r\n\r\n{HEAD}\r\n"),
+            "2 heads; between requests",
+        );
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_no_head() {
+        check("\r\n", "0 heads; between requests");
+        check(&format!("\r\n\r\n{HEAD}\r\n\r\n"), "1 heads; between requests");
+        check("\n", "0 heads; a line of the request head ends with a bare line feed");
+    }
+
+    #[test]
+    fn what_is_passed_is_what_came_up_to_a_refusal() {
+        let sound = format!("{HEAD}content-length: 2\r\n\r\nab");
+        let input = format!("{sound}{HEAD}a : b\r\n\r\n{sound}");
+        for pieces in 1..input.len() {
+            assert_eq!(run(input.as_bytes().chunks(pieces)).0, sound.as_bytes());
+        }
+    }
+
+    #[test]
+    fn two_framings_are_refused_in_either_order() {
+        let expected = "0 heads; Transfer-Encoding and Content-Length exclude each other";
+        check(&format!("{HEAD}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n"), expected);
+        check(&format!("{HEAD}transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n"), expected);
+    }
+
+    #[test]
+    fn limits_hold_before_a_head_is_whole() {
+        check(
+            &format!("{HEAD}a: {}", "b".repeat(60)),
+            "0 heads; the request has more than 60 bytes of headers",
+        );
+        check(&format!("{HEAD}{}", "a: b\r\n".repeat(4)), "0 heads; the request has more than 4 headers");
+        check(
+            &format!("GET /{} HTTP/1.1\r\n", "a".repeat(20)),
+            "0 heads; the request target is longer than 20 bytes",
+        );
+        check(&format!("GET /{}", "a".repeat(70)), "0 heads; the request target is longer than 20 bytes");
+        check("\u{16}\u{3}\u{1}", "0 heads; the first line is not an HTTP request line");
+    }
+
+    #[test]
+    fn chunks_are_read_strictly() {
+        let chunked = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
+        let long = format!("1;{}", "x".repeat(EXTENSION_BYTES_MAX));
+        for body in [
+            "\r\n",
+            "x",
+            "-1",
+            ";",
+            "1\n",
+            "1\r\r",
+            "1\r\nab",
+            "1\r\na\n",
+            "0\r\n\n",
+            "0\r\na\n",
+            "1;\n",
+            "0\r\na\rb",
+            "1111111111111111",
+        ] {
+            check(&format!("{chunked}{body}"), "1 heads; bad chunk");
+        }
+        assert_eq!(run(format!("{chunked}{long}").as_bytes().chunks(7)).1, "1 heads; bad chunk");
+    }
+}

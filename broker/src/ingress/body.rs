@@ -17,8 +17,8 @@ use super::refusal::Refused;
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// For other requests to give back bytes.
 pub(super) const ROOM_DEADLINE: Duration = Duration::from_secs(1);
-/// How a body without a length takes from the budget.
-const STEP_BYTES: usize = 64 << 10;
+/// What a body without a length takes from the budget ahead of each read. No less than hyper reads at a time.
+const STEP_BYTES: usize = 128 << 10;
 
 /// The bytes that all bodies together may hold, from before they are read until the store has answered.
 #[derive(Clone, Debug)]
@@ -94,16 +94,17 @@ async fn collect(
     let mut body = pin!(body);
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let before = first.as_ref().map_or(0, Bytes::len) + whole.len();
+        if length.is_none() {
+            budget.grow(share, (before + STEP_BYTES).min(bytes_max)).await?;
+        }
+        let Some(frame) = body.frame().await else { break };
         // Trailers mean nothing here.
         let Ok(data) = frame.map_err(|_| Refused::BrokenBody)?.into_data() else { continue };
-        let before = first.as_ref().map_or(0, Bytes::len) + whole.len();
         let after = before + data.len();
         if after > bytes_max {
             return Err(Refused::TooLarge { bytes_max });
-        }
-        if length.is_none() && after > share.bytes {
-            budget.grow(share, after.next_multiple_of(STEP_BYTES).min(bytes_max)).await?;
         }
         // Most events come in one piece, which then is not copied.
         if before == 0 {
