@@ -1,5 +1,7 @@
 //! The public listener over real sockets: raw bytes in, answers out (one test for each group of bad inputs).
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
