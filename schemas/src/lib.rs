@@ -7,6 +7,9 @@ mod event;
 pub mod http;
 pub mod json;
 mod rules;
+#[cfg(feature = "sdk")]
+mod sdk;
+mod syntax;
 
 pub use event::{Builder, Data, DataForm, Event, Kind, Value};
-pub use rules::{Invalid, Rule};
+pub use rules::{Invalid, NAME_BYTES_MAX, Rule};
