@@ -173,19 +173,115 @@ async fn events_are_answered_with_their_offsets() {
     assert_eq!((broker.counters.accepted(), broker.counters.duplicates()), (10, 1));
 }
 
-#[tokio::test]
-async fn an_empty_batch_is_a_success_without_offsets() {
-    let batch = "POST /events HTTP/1.1\r\nhost: x\r\ncontent-type: application/cloudevents-batch+json\r\n";
-    broker().await.check(format!("{batch}content-length: 2\r\n\r\n[]"), "202").await;
+fn typed(content_type: &str, body: &str) -> String {
+    let length = body.len();
+    let head = "POST /events HTTP/1.1\r\nhost: x\r\n";
+    format!("{head}content-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
+fn structured(body: &str) -> String {
+    typed("application/cloudevents+json; charset=UTF-8", body)
+}
+
+fn batch(events: &[&str]) -> String {
+    typed("application/cloudevents-batch+json", &format!("[{}]", events.join(", ")))
+}
+
+const JSON_EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t"}"#;
+
 #[tokio::test]
-async fn what_is_no_event_is_refused_by_attribute() {
+async fn binary_events_are_judged_by_attribute() {
     let broker = broker().await;
     for attribute in ["specversion", "id", "source", "type"] {
         let line = EVENT.split_inclusive("\r\n").find(|line| line.contains(attribute)).unwrap();
         broker.check(post("", "").replace(line, ""), &format!("400 {attribute}")).await;
+        broker
+            .check(post("", "").replace(line, &format!("ce-{attribute}:\r\n")), &format!("400 {attribute}"))
+            .await;
     }
+    broker.check(post("", "").replace(EVENT, ""), "400").await;
+    for version in ["0.3", "2.0", "abc", "19.0"] {
+        let raw = post("content-length: 1\r\n", "\0")
+            .replace("specversion: 1.0", &format!("specversion: {version}"));
+        broker.check(raw, "400 specversion").await;
+    }
+    for (header, field) in [
+        ("ce-source: http://[", "source"),
+        ("ce-id: 2", "id"),
+        ("ce-time: yesterday", "time"),
+        ("ce-time: 2026-02-30T00:00:00Z", "time"),
+        ("ce-my_ext: x", "my_ext"),
+        ("ce-my-ext: x", "my-ext"),
+        ("ce-data: x", "data"),
+        ("ce-ext: %00", "ext"),
+        ("ce-ext: %0d%0aX: y", "ext"),
+        ("ce-ext: %C0%A0", "ext"),
+    ] {
+        broker.check(post(&format!("{header}\r\n"), ""), &format!("400 {field}")).await;
+    }
+    for header in [
+        "ce-ext: 100%",
+        "ce-ext: %zz",
+        "ce-ext: \u{e9}",
+        r#"ce-ext: "a\"b""#,
+        "CE-Ext: x",
+        "ce-knativeerrordest: x",
+    ] {
+        let answered = summary(&broker.exchange(post(&format!("{header}\r\n"), "").as_bytes()).await);
+        assert!(answered.starts_with("202 @"), "{header}: {answered}");
+    }
+}
+
+#[tokio::test]
+async fn structured_events_are_judged_by_place_or_attribute() {
+    let broker = broker().await;
+    broker.check(structured(JSON_EVENT), "202 @1").await;
+    broker.check(structured(&format!("\u{feff}{JSON_EVENT}")), "202 @2").await;
+    for body in
+        ["", "null", "[]", "\"x\"", "42", &JSON_EVENT[..30], &format!("{JSON_EVENT}x"), "{\"id\": NaN}"]
+    {
+        broker.check(structured(body), "400").await;
+    }
+    let with = |member: &str| JSON_EVENT.replacen('{', &format!("{{{member},"), 1);
+    for (member, field) in [
+        (r#""id":"2""#, "id"),
+        (r#""MyExt":"x""#, "MyExt"),
+        (r#""ext":{}"#, "ext"),
+        (r#""ext":9223372036854775808"#, "ext"),
+        (r#""ext":"\u0001""#, "ext"),
+        (r#""data":1,"data_base64":"AA==""#, "data"),
+        (r#""data_base64":"A""#, "data_base64"),
+    ] {
+        broker.check(structured(&with(member)), &format!("400 {field}")).await;
+    }
+    broker.check(structured(&JSON_EVENT.replace("\"t\"", "\"t\u{1b}[31m\"")), "400").await;
+    broker.check(structured(&with(r#""data":1e400"#)), "202 @3").await;
+    let media_types = [
+        "application/cloudevents+xml",
+        "application/cloudevents+jsonx",
+        "application/cloudevents+json; charset=utf-16",
+    ];
+    for content_type in media_types {
+        broker.check(typed(content_type, JSON_EVENT), "415").await;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_whole_or_not_at_all() {
+    let broker = broker().await;
+    broker.check(batch(&[]), "202").await;
+    broker.check(batch(&[JSON_EVENT; 3]), "202 @1,2,3").await;
+    let invalid = JSON_EVENT.replace("source", "sauce");
+    let raw = batch(&[JSON_EVENT, JSON_EVENT, &invalid, JSON_EVENT, JSON_EVENT]);
+    broker.check(&raw, "400 source").await;
+    assert!(broker.exchange(raw.as_bytes()).await.contains("event 2 of the batch"));
+    broker.check(batch(&[JSON_EVENT, "42"]), "400").await;
+    broker.check(batch(&[JSON_EVENT]), "202 @4").await;
+    let large = JSON_EVENT.replace("/s", &"s".repeat(1 << 20));
+    broker.check(batch(&[JSON_EVENT, &large]), "413").await;
+    let raw = typed("application/cloudevents-batch+json", &" ".repeat((8 << 20) + 1));
+    broker.check(raw, "413 close").await;
+    assert_eq!(broker.counters.accepted(), 4);
 }
 
 #[tokio::test]
@@ -302,7 +398,7 @@ async fn other_methods_and_paths_are_refused() {
     for path in ["/metrics", "/readyz", "/hooks/nobody", "/api/v1/triggers"] {
         broker.check(request("GET", path), "404").await;
     }
-    broker.check(request("POST", "http://x/events"), "400 specversion").await;
+    broker.check(request("POST", "http://x/events"), "400").await;
 }
 
 #[tokio::test]
@@ -474,4 +570,16 @@ async fn a_stop_closes_idle_connections_and_the_socket() {
     read_to_end(&mut idle).await;
     assert_eq!(broker.serving.await.unwrap(), Stopped { cut: 0 });
     assert!(TcpStream::connect(broker.addr).await.is_err());
+}
+
+#[tokio::test]
+async fn what_still_runs_at_the_drain_deadline_is_cut() {
+    let limits = EdgeLimits { drain_deadline: Duration::from_millis(1), ..EdgeLimits::default() };
+    let broker = broker_with(limits).await;
+    let mut stream = TcpStream::connect(broker.addr).await.unwrap();
+    stream.write_all(post("expect: 100-continue\r\ncontent-length: 2\r\n", "").as_bytes()).await.unwrap();
+    // The request runs: its body was asked for.
+    stream.read_u8().await.unwrap();
+    broker.stop.send(true).unwrap();
+    assert_eq!(broker.serving.await.unwrap(), Stopped { cut: 1 });
 }

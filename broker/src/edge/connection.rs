@@ -70,7 +70,11 @@ async fn respond(
     let refusal = exchange.begin();
     let answering = Answering(exchange);
     let response = match refusal {
-        Some(refusal) => refusal.problem().into_response(),
+        Some(refusal) => {
+            let problem = refusal.problem();
+            debug!(request_id = problem.request_id(), %refusal, "refused a request head");
+            problem.into_response()
+        }
         None => route(router, request.map(Body::new)).await,
     };
     Ok(response.map(|body| Answer { body, _answering: answering }))

@@ -105,6 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         buf.put_slice(&self.held[..bytes]);
         self.held.drain(..bytes);
         self.released -= bytes;
+        // Most heads come in one read: a large one should not cost memory for the life of a connection.
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
     }
 
     /// Judges what came in: it stands in `buf` from `start` on.

@@ -6,7 +6,6 @@
 
 mod body;
 mod counters;
-mod decode;
 mod gate;
 mod handshake;
 mod refusal;
@@ -24,6 +23,7 @@ use axum::routing::any;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use sluice_adapters::{Entry, Published, Publisher, Refusal};
 use sluice_config::Limits;
+use sluice_schemas::http::{Limits as EventLimits, decode};
 
 use self::body::Budget;
 use self::refusal::Refused;
@@ -107,12 +107,16 @@ async fn admit(intake: Arc<Intake>, request: Request) -> Result<Published, Refus
         return Err(Refused::ContentEncoding);
     }
     let (body, share) = body::read(body, body_bytes_max(&head.headers, &ingress.limits), budget).await?;
-    let decoded = decode::decode(&head.headers, body, ingress.limits.event_bytes)?;
-    if decoded.is_empty() {
+    let limits = EventLimits {
+        event_bytes_max: ingress.limits.event_bytes,
+        batch_bytes_max: ingress.limits.batch_bytes,
+    };
+    let events = decode(&head.headers, body, &limits)?.events;
+    if events.is_empty() {
         return Ok(Published { receipts: Vec::new() });
     }
     let trace = trace::from_headers(&head.headers);
-    let entries = decoded
+    let entries = events
         .into_iter()
         .map(|event| Entry { event: Arc::new(event), trace: trace.clone() })
         .collect::<Vec<_>>();

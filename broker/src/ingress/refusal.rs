@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 use sluice_adapters::Refusal;
+use sluice_schemas::http::Rejection;
 
 use super::body::BODY_DEADLINE;
-use super::decode::Rejection;
 use super::{GateState, Reason};
 use crate::edge::Problem;
 
@@ -52,7 +52,7 @@ impl Refused {
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Late => Reason::Timeout,
             Self::BrokenBody => Reason::Malformed,
-            Self::Event(rejection) => rejection.reason(),
+            Self::Event(rejection) => event_reason(rejection),
         }
     }
 
@@ -77,7 +77,7 @@ impl Refused {
                 Problem::new(StatusCode::BAD_REQUEST, "the body is cut off or its chunks are malformed")
                     .closing()
             }
-            Self::Event(rejection) => rejection.problem(),
+            Self::Event(rejection) => event(rejection),
             Self::Store(refusal) => store(refusal),
         }
     }
@@ -105,5 +105,24 @@ fn store(refusal: &Refusal) -> Problem {
         Refusal::Full { .. } | Refusal::Unavailable { .. } => {
             unavailable(refusal.to_string(), STORE_RETRY_SECONDS)
         }
+    }
+}
+
+fn event_reason(rejection: &Rejection) -> Reason {
+    match rejection.status() {
+        413 => Reason::TooLarge,
+        415 => Reason::MediaType,
+        _ if rejection.field().is_some() => Reason::Invalid,
+        _ => Reason::Malformed,
+    }
+}
+
+/// The text of a rejection names the attribute and, in a batch, the index.
+fn event(rejection: &Rejection) -> Problem {
+    let status = StatusCode::from_u16(rejection.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let problem = Problem::new(status, rejection.to_string());
+    match rejection.field() {
+        Some(field) => problem.field(field),
+        None => problem,
     }
 }
