@@ -161,6 +161,7 @@ mod tests {
             .route("/", get(async || "ok"))
             .route("/slow", get(async || sleep(Duration::from_secs(300)).await))
             .route("/large", get(async || "x".repeat(1 << 20)))
+            .route("/echo", post(async |body: Bytes| body))
             .route("/unread", post(async || StatusCode::PAYLOAD_TOO_LARGE));
         let (stream, far) = duplex(1 << 16);
         let (stop, stopped) = watch::channel(false);
@@ -271,5 +272,34 @@ mod tests {
         client.send(REQUEST).await;
         client.stream.shutdown().await.unwrap();
         assert_eq!(client.end().await, ("HTTP/1.1 200 OK".into(), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answers_are_the_same_however_the_requests_are_cut() {
+        let body = "\r\n\r\nGET / HTTP/1.1\nhost : x\n\n";
+        let requests = [
+            "\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()),
+            format!(
+                "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            ),
+            "GET / HTTP/1.1\r\nhost: x\r\n folded\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        ]
+        .concat();
+        for piece_bytes in 1..=requests.len() {
+            let mut client = connect();
+            for piece in requests.as_bytes().chunks(piece_bytes) {
+                client.send(piece).await;
+                // Lets the connection read before there is more.
+                sleep(Duration::from_millis(1)).await;
+            }
+            let mut answers = String::new();
+            client.stream.read_to_string(&mut answers).await.unwrap();
+            let statuses = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect::<Vec<_>>();
+            assert_eq!(statuses, ["200", "200", "200", "400"], "in pieces of {piece_bytes} bytes");
+            assert_eq!(answers.matches(body).count(), 2, "in pieces of {piece_bytes} bytes");
+        }
     }
 }
