@@ -1,0 +1,47 @@
+//! Answers of the API: JSON, or a problem that names what was asked for.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::edge::Problem;
+
+/// Why a call is refused.
+pub type Refused = Box<Problem>;
+
+pub type Answer = Result<Response, Problem>;
+
+pub fn json(value: &impl Serialize) -> Answer {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written as JSON: {error}"))
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// A page of a list.
+pub fn list(items: &[serde_json::Value], next: Option<String>) -> Answer {
+    json(&serde_json::json!({ "items": items, "next": next }))
+}
+
+/// The body of a writing call.
+pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what this call takes: {error}")))
+}
+
+pub fn not_found(what: &str, name: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {what} `{name}`"))
+}
+
+pub fn conflict(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::CONFLICT, detail)
+}
+
+pub fn bad(field: &str, detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail).field(field)
+}
+
+pub fn unavailable(cause: &impl ToString) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, cause.to_string()).retry_after_seconds(1)
+}

@@ -1,0 +1,96 @@
+//! Is it alive, is it ready, how full is it, what is in force.
+
+use std::sync::PoisonError;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::answer::{self, Answer};
+use super::{Admin, Reload, view};
+use crate::edge::Problem;
+use crate::ingress::GateState;
+use crate::store::clock;
+
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+pub async fn ready(State(admin): State<Admin>) -> Response {
+    let (status, word, reason) = match admin.gate.state() {
+        GateState::Ready => (StatusCode::OK, "ready", None),
+        GateState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting", None),
+        GateState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
+        GateState::Full(reason) => (StatusCode::SERVICE_UNAVAILABLE, "full", Some(reason)),
+        GateState::Failed(reason) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
+    };
+    let report = admin.dispatch.log().report();
+    let body = json!({
+        "status": word,
+        "reason": reason,
+        "holds_oldest_segment": holder(&admin),
+        "store_problem": report.problem,
+        "sources": {},
+    });
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// The trigger whose oldest delivery keeps the most of the log.
+fn holder(admin: &Admin) -> Option<String> {
+    let core = admin.dispatch.core();
+    let routed_to = core.state.routed_to();
+    let floors = core.state.triggers.iter().map(|(id, trigger)| (trigger.floor(routed_to), *id));
+    let (floor, id) = floors.min()?;
+    (floor < routed_to).then(|| view::name_of(&core, id))
+}
+
+pub async fn status(State(admin): State<Admin>) -> Answer {
+    let report = admin.dispatch.log().report();
+    let core = admin.dispatch.core();
+    let mut triggers: Vec<_> = core
+        .state
+        .set
+        .triggers
+        .iter()
+        .filter_map(|entry| core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state)))
+        .collect();
+    triggers.sort_by_key(|trigger| std::cmp::Reverse(trigger["pending"].as_u64()));
+    answer::json(&json!({
+        "status": match admin.gate.state() { GateState::Ready => "ready", _ => "not ready" },
+        "started_at": view::time(admin.started_at_ms),
+        "now": view::time(clock::wall_ms()),
+        "store": {
+            "bytes": report.bytes,
+            "limit_bytes": report.limit_bytes,
+            "owed_bytes": report.owed_bytes,
+            "free_bytes": report.free_bytes,
+            "segments": report.segments,
+            "next_offset": core.state.next_offset.to_string(),
+            "full": admin.dispatch.log().full(),
+        },
+        "sources": [],
+        "triggers": triggers,
+        "dead_letters": core.state.dead.len(),
+    }))
+}
+
+pub async fn config(State(admin): State<Admin>) -> Answer {
+    let config = admin.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    answer::json(&config)
+}
+
+pub async fn reload(State(admin): State<Admin>) -> Answer {
+    let (answer, answered) = oneshot::channel();
+    let gone = || answer::unavailable(&"the broker is stopping");
+    admin.reloads.send(Reload { answer }).await.map_err(|_| gone())?;
+    match answered.await.map_err(|_| gone())? {
+        Ok(changes) => answer::json(&changes),
+        Err(errors) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors)),
+    }
+}
+
+pub async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}

@@ -1,0 +1,112 @@
+//! The operators' listener: health, metrics, and `/api/v1`, described by `openapi.json`.
+
+mod answer;
+mod dead_letters;
+mod events;
+mod health;
+mod metrics;
+mod trail;
+mod triggers;
+mod view;
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::dispatch::Dispatch;
+use crate::edge::Problem;
+use crate::ingress;
+
+pub use answer::Refused;
+
+/// What the operators' listener shows and does.
+#[derive(Clone)]
+pub struct Admin {
+    pub dispatch: Dispatch,
+    pub gate: ingress::Gate,
+    pub counters: Arc<ingress::Counters>,
+    /// What `config show` prints, kept by whoever loads configurations.
+    pub config: Arc<Mutex<serde_json::Value>>,
+    pub reloads: mpsc::Sender<Reload>,
+    /// Whether the last reload succeeded.
+    pub reload_success: Arc<std::sync::atomic::AtomicBool>,
+    /// Values of `Host` that writing calls may carry.
+    pub hosts: Arc<Vec<String>>,
+    pub started_at_ms: u64,
+}
+
+/// Asks for the configuration to be read again; answered with what changed or what is wrong.
+pub struct Reload {
+    pub answer: oneshot::Sender<Result<serde_json::Value, String>>,
+}
+
+/// Everything the listener answers.
+pub fn router(admin: Admin) -> Router {
+    let api = Router::new()
+        .route("/status", get(health::status))
+        .route("/config", get(health::config))
+        .route("/config/reload", post(health::reload))
+        .route("/triggers", get(triggers::list))
+        .route("/triggers/{name}", get(triggers::show))
+        .route("/triggers/{name}/pending", get(triggers::pending))
+        .route("/triggers/{name}/pause", post(triggers::pause))
+        .route("/triggers/{name}/resume", post(triggers::resume))
+        .route("/triggers/{name}/retry", post(triggers::retry))
+        .route("/triggers/{name}/discard", post(triggers::discard))
+        .route("/events", get(events::list))
+        .route("/events/by-id", get(events::by_id))
+        .route("/events/{offset}", get(events::show))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/dead-letters/purge", post(dead_letters::purge))
+        .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/openapi.json", get(health::openapi));
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::page))
+        .nest("/api/v1", api)
+        .fallback(absent)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(admin.clone(), guard))
+        .with_state(admin)
+}
+
+/// A web page cannot make writing calls: they need a JSON content type and a `Host` that is ours.
+async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
+    if request.method() == Method::POST {
+        if let Err(problem) = may_write(request.headers(), &admin.hosts) {
+            return problem.into_response();
+        }
+    }
+    next.run(request).await
+}
+
+fn may_write(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let host = text(header::HOST).to_ascii_lowercase();
+    if !hosts.contains(&host) {
+        let detail = format!("Host `{host}` is not this listener's; list it in admin.hosts to allow it");
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    let media = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media != "application/json" {
+        let detail = "a writing call needs Content-Type: application/json and a JSON body, `{}` at least";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).field("content-type"));
+    }
+    Ok(())
+}
+
+async fn absent() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path; see /api/v1/openapi.json")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /api/v1/openapi.json")
+}

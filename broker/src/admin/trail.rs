@@ -1,0 +1,94 @@
+//! What became of an event, read from the log.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+
+use crate::edge::Problem;
+use crate::store::{Attempted, LogRecord, Next, Offset, ReadError, Reader, TriggerId};
+
+/// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
+const FIRST: usize = 2;
+const LAST: usize = 8;
+
+/// The attempts of one delivery that are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts {
+    first: Vec<Attempted>,
+    last: std::collections::VecDeque<Attempted>,
+    pub omitted: u64,
+}
+
+impl Attempts {
+    fn push(&mut self, attempted: Attempted) {
+        if self.first.len() < FIRST {
+            return self.first.push(attempted);
+        }
+        self.last.push_back(attempted);
+        if self.last.len() > LAST {
+            self.last.pop_front();
+            self.omitted += 1;
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Attempted> {
+        self.first.iter().chain(&self.last)
+    }
+
+    pub fn last(&self) -> Option<&Attempted> {
+        self.last.back().or(self.first.last())
+    }
+}
+
+/// Deliveries of an event by trigger and number of redrive, and the triggers it matched.
+#[derive(Clone, Debug, Default)]
+pub struct Trail {
+    pub matched: Vec<TriggerId>,
+    pub routed_epoch: Option<u64>,
+    pub deliveries: BTreeMap<(TriggerId, u32), Attempts>,
+}
+
+/// Collects everything the log says of an event.
+pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
+    let mut trail = Trail::default();
+    reader.walk(offset, &mut |record, _| {
+        match record {
+            LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
+                trail.routed_epoch = Some(routed.epoch);
+                let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
+                trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
+            }
+            LogRecord::Outcomes(attempts) => {
+                for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
+                    let id = attempted.id;
+                    trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
+                }
+            }
+            _ => {}
+        }
+        true
+    })?;
+    trail.matched.sort_unstable();
+    trail.matched.dedup();
+    Ok(trail)
+}
+
+pub fn is_dead(attempted: &Attempted) -> bool {
+    matches!(attempted.next, Next::Dead(_))
+}
+
+/// How a failed read is answered.
+pub fn problem(error: &ReadError) -> Problem {
+    let status = match error {
+        ReadError::Absent(_) => StatusCode::NOT_FOUND,
+        ReadError::Damaged { .. } | ReadError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Problem::new(status, error.to_string())
+}
+
+/// Reads of the log, off the threads that serve.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    #[expect(clippy::disallowed_methods, reason = "operators' look-ups read the disk; there are few of them")]
+    let task = tokio::task::spawn_blocking(work);
+    task.await.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"))
+}

@@ -1,0 +1,129 @@
+//! Triggers: their books, what is pending and why, and what can be done to them.
+
+use std::collections::HashMap;
+
+use axum::extract::{Path, Query, State};
+use serde_json::{Value, json};
+
+use super::answer::{self, Answer};
+use super::{Admin, view};
+use crate::delivery::Reason;
+use crate::dispatch::Core;
+use crate::edge::Problem;
+use crate::store::{TriggerEntry, clock};
+
+const PENDING_DEFAULT: usize = 100;
+const PENDING_MAX: usize = 10_000;
+
+fn find<'a>(core: &'a Core, name: &str) -> Result<&'a TriggerEntry, Problem> {
+    let entries = core.state.set.triggers.iter();
+    entries.filter(|entry| entry.name == name).next_back().ok_or_else(|| answer::not_found("trigger", name))
+}
+
+pub async fn list(State(admin): State<Admin>) -> Answer {
+    let core = admin.dispatch.core();
+    let entries = core.state.set.triggers.iter();
+    let items: Vec<Value> = entries
+        .filter_map(|entry| core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state)))
+        .collect();
+    drop(core);
+    answer::list(&items, None)
+}
+
+fn shown(core: &Core, name: &str) -> Result<Value, Problem> {
+    let entry = find(core, name)?;
+    let state = core.state.triggers.get(&entry.id).ok_or_else(|| answer::not_found("trigger", name))?;
+    Ok(view::trigger(core, entry, state))
+}
+
+pub async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let shown = shown(&admin.dispatch.core(), &name)?;
+    answer::json(&shown)
+}
+
+/// What is pending and what each waits for.
+pub async fn pending(State(admin): State<Admin>, Path(name): Path<String>, Query(query): Query<HashMap<String, String>>) -> Answer {
+    let limit = query.get("limit").map_or(Ok(PENDING_DEFAULT), |text| text.parse());
+    let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(PENDING_MAX);
+    let core = admin.dispatch.core();
+    let entry = find(&core, &name)?;
+    let (id, base) = (entry.id, core.state.base_ms);
+    let Some(state) = core.state.triggers.get(&id) else { return answer::list(&[], None) };
+    let runtime = core.runtimes.get(&id);
+    let own = state.outstanding.iter().map(|slot| (slot, 0));
+    let redriven = state.redriven.iter().map(|((_, n), slot)| (slot, *n));
+    let now = clock::steady_ms();
+    let items: Vec<Value> = own
+        .chain(redriven)
+        .take(limit)
+        .map(|(slot, redrive)| {
+            let delivery = crate::store::DeliveryId { trigger: id, offset: slot.offset(), redrive };
+            let is_in_flight = runtime.is_some_and(|runtime| runtime.in_flight.contains(&delivery));
+            let due = slot.due_ms(base);
+            let why = match (is_in_flight, runtime) {
+                (true, _) => "in_flight",
+                (_, None) => "trigger_removed",
+                _ if state.paused.is_some() => "paused",
+                (_, Some(runtime)) if runtime.is_held(slot.offset()) => "order",
+                _ if slot.attempts > 0 && due > now => "retry",
+                _ => "concurrency",
+            };
+            json!({
+                "offset": slot.offset().to_string(),
+                "trigger": name,
+                "attempts": slot.attempts,
+                "reason": why,
+                "next_at": if slot.attempts > 0 { view::time(due) } else { Value::Null },
+            })
+        })
+        .collect();
+    drop(core);
+    answer::list(&items, None)
+}
+
+pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    set_paused(&admin, &name, Some("paused by an operator")).await
+}
+
+pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    set_paused(&admin, &name, None).await
+}
+
+async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
+    let (id, record) = {
+        let mut core = admin.dispatch.core();
+        let id = find(&core, name)?.id;
+        (id, core.pause(id, reason))
+    };
+    tracing::info!(trigger = name, "{}", if reason.is_some() { "paused trigger" } else { "resumed trigger" });
+    let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
+    written.map_err(|refusal| answer::unavailable(&refusal))?;
+    admin.dispatch.nudge(id);
+    let shown = shown(&admin.dispatch.core(), name)?;
+    answer::json(&shown)
+}
+
+pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let id = {
+        let mut core = admin.dispatch.core();
+        let id = find(&core, &name)?.id;
+        let Core { state, runtimes, .. } = &mut *core;
+        if let (Some(runtime), Some(state)) = (runtimes.get_mut(&id), state.triggers.get(&id)) {
+            runtime.retry_all_now(state);
+        }
+        id
+    };
+    admin.dispatch.nudge(id);
+    let shown = shown(&admin.dispatch.core(), &name)?;
+    answer::json(&shown)
+}
+
+/// Everything pending becomes a dead letter; what is in flight ends as it ends.
+pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+    let id = find(&admin.dispatch.core(), &name)?.id;
+    let discarded = admin.dispatch.discard(id, Reason::Discarded).await;
+    let discarded = discarded.map_err(|refusal| answer::unavailable(&refusal))?;
+    tracing::info!(trigger = %name, discarded, "discarded what was pending");
+    answer::json(&json!({ "trigger": name, "discarded": discarded }))
+}
+

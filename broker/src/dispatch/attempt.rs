@@ -1,0 +1,309 @@
+//! One attempt after another: send, decide, record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluice_adapters::Refusal;
+use sluice_schemas::Event;
+use tracing::{debug, error, warn};
+
+use super::core::ended_without_attempt;
+use super::trigger::{Active, Claim, LastError};
+use super::{Dispatch, history};
+use crate::delivery::{self, Disposition, Failure, Outcome, Reason};
+use crate::sink;
+use crate::store::{
+    Append, Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
+};
+
+/// An event that cannot be read now is looked at again after this.
+const UNREADABLE_WAIT_MS: u64 = 60_000;
+/// Attempts of a dead letter at its sink, the first included.
+const DEAD_LETTER_ATTEMPTS: u32 = 12;
+
+/// Says that an attempt is over, whatever becomes of its task.
+struct InFlight {
+    dispatch: Dispatch,
+    /// Set while an attempt is under way that has not been settled.
+    id: Option<DeliveryId>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // The task panicked: the event is not lost, it is attempted again, and the others go on.
+            error!(offset = %id.offset, "an attempt ended in a panic");
+            let mut core = self.dispatch.core();
+            let until = clock::steady_ms() + 1000;
+            if let Some(runtime) = core.runtimes.get_mut(&id.trigger) {
+                runtime.postpone(id, until);
+            }
+            core.wake(id.trigger, until);
+        }
+        self.dispatch.shared.in_flight.send_modify(|count| *count -= 1);
+        self.dispatch.shared.earlier.notify_one();
+    }
+}
+
+/// Makes an attempt and then whatever the trigger has next, until it has nothing.
+pub async fn make(dispatch: Dispatch, claim: Claim) {
+    let mut in_flight = InFlight { dispatch: dispatch.clone(), id: None };
+    let mut next = Some(claim);
+    while let Some(claim) = next {
+        let trigger = claim.id.trigger;
+        in_flight.id = Some(claim.id);
+        one(&dispatch, claim).await;
+        in_flight.id = None;
+        history::catch_up_if_behind(&dispatch, trigger);
+        let (claims, wake) = {
+            let mut core = dispatch.core();
+            let claim = core.claim(trigger);
+            (claim, core.next_wake())
+        };
+        next = claims;
+        if wake.is_some() && next.is_none() {
+            dispatch.shared.earlier.notify_one();
+        }
+    }
+}
+
+async fn one(dispatch: &Dispatch, claim: Claim) {
+    let Claim { id, attempt, first_ms, trigger, record } = claim;
+    let record = match record {
+        Some(record) => record,
+        None => match history::read(dispatch, id.offset).await {
+            Ok(record) => record,
+            Err(error) => return unreadable(dispatch, &trigger, id, &error),
+        },
+    };
+    let active_ms = |dispatch: &Dispatch, now: u64| {
+        let core = dispatch.core();
+        core.state.triggers.get(&id.trigger).map_or(now, |state| state.active_ms(now))
+    };
+    let started = clock::steady_ms();
+    let age = |now: u64| Duration::from_millis(first_ms.map_or(0, |first| active_ms(dispatch, now).saturating_sub(first)));
+    if attempt > 1 && trigger.policy.is_expired(age(started)) {
+        let attempted = ended_without_attempt(id, Reason::Age);
+        return dead(dispatch, &trigger, &record, attempted, attempt - 1, None);
+    }
+    if attempt > 1 {
+        trigger.counters.retries.fetch_add(1, Ordering::Relaxed);
+    }
+    let answer = trigger
+        .sink
+        .deliver(sink::Attempt {
+            event: &record.event,
+            trace: record.trace.as_ref(),
+            timeout: trigger.config.delivery.timeout,
+            config: &trigger.config.delivery,
+            limits: &dispatch.shared.reply_limits,
+        })
+        .await;
+    let now = clock::steady_ms();
+    trigger.counters.took(now - started);
+    let mut attempted = Attempted {
+        id,
+        attempt,
+        at_ms: started,
+        duration_ms: u32::try_from(now - started).unwrap_or(u32::MAX),
+        status: answer.status,
+        error: None,
+        body: Bytes::new(),
+        next: Next::Delivered,
+    };
+    let mut outcome = answer.outcome;
+    if let Outcome::Accepted { reply } = &mut outcome
+        && !reply.is_empty()
+    {
+        let reply = std::mem::take(reply);
+        match store_reply(dispatch, &record, reply, &attempted).await {
+            Ok(()) => {
+                trigger.counters.replies.fetch_add(1, Ordering::Relaxed);
+                return accepted(dispatch, &trigger, attempted, true);
+            }
+            Err(refused) => outcome = refused,
+        }
+    }
+    if matches!(outcome, Outcome::Accepted { .. }) {
+        return accepted(dispatch, &trigger, attempted, false);
+    }
+    let failure = note_failure(dispatch, &trigger, &outcome, &attempted);
+    attempted.status = failure.status.or(attempted.status);
+    attempted.error = Some(failure.error.as_str().into());
+    attempted.body = failure.body.clone();
+    match trigger.policy.decide(attempt, &outcome, age(now), fastrand::f64()) {
+        Disposition::Settle => accepted(dispatch, &trigger, attempted, false),
+        Disposition::RetryIn(wait) => {
+            attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
+            debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
+            record_outcome(dispatch, attempted);
+        }
+        Disposition::DeadLetter(reason) => {
+            attempted.next = Next::Dead(reason);
+            dead(dispatch, &trigger, &record, attempted, attempt, Some(failure));
+        }
+    }
+}
+
+fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted, is_written: bool) {
+    trigger.counters.accepted.fetch_add(1, Ordering::Relaxed);
+    let mut core = dispatch.core();
+    core.settle(&attempted);
+    if let Some(runtime) = core.runtimes.get_mut(&trigger.id) {
+        runtime.is_well = true;
+    }
+    if !is_written {
+        core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
+    }
+}
+
+fn record_outcome(dispatch: &Dispatch, attempted: Attempted) {
+    let mut core = dispatch.core();
+    core.settle(&attempted);
+    core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
+}
+
+/// Counts a failure and says so where someone looks: as a warning when it follows a success.
+fn note_failure(dispatch: &Dispatch, trigger: &Active, outcome: &Outcome, attempted: &Attempted) -> Failure {
+    let failure = match outcome {
+        Outcome::Retriable { cause, .. } => {
+            trigger.counters.retriable.fetch_add(1, Ordering::Relaxed);
+            cause.clone()
+        }
+        Outcome::Rejected { cause, .. } => {
+            trigger.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            cause.clone()
+        }
+        Outcome::Accepted { .. } => Failure::default(),
+    };
+    let mut core = dispatch.core();
+    if let Some(runtime) = core.runtimes.get_mut(&trigger.id) {
+        let error = failure.error.clone();
+        runtime.last_error = Some(LastError { at_ms: attempted.at_ms, status: failure.status, error });
+        if std::mem::take(&mut runtime.is_well) {
+            let url = trigger.sink.url();
+            warn!(trigger = %trigger.name, offset = %attempted.id.offset, attempt = attempted.attempt, sink = url, "delivery failed: {}", failure.error);
+        }
+    }
+    failure
+}
+
+/// Writes a dead letter, pauses the trigger when its sink is gone for good, and informs the dead-letter sink.
+fn dead(dispatch: &Dispatch, trigger: &Arc<Active>, record: &Arc<Record>, attempted: Attempted, attempts: u32, failure: Option<Failure>) {
+    let Next::Dead(reason) = attempted.next else { return };
+    let id = attempted.id;
+    trigger.counters.dead[reason as usize].fetch_add(1, Ordering::Relaxed);
+    warn!(trigger = %trigger.name, offset = %id.offset, attempt = attempts, "dead-lettered event: {}", reason.detail());
+    let mut records = vec![LogRecord::Outcomes(vec![attempted.clone()])];
+    let (answer, written) = tokio::sync::oneshot::channel();
+    {
+        let mut core = dispatch.core();
+        core.settle(&attempted);
+        if reason == Reason::Gone {
+            records.push(core.pause(id.trigger, Some("the sink answered 410 Gone")));
+            warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
+        }
+        core.log.submit(Append { events: Vec::new(), records, answer: Some(answer) });
+    }
+    let Some(sink) = trigger.dead_letter.clone() else { return };
+    let (dispatch, trigger, record) = (dispatch.clone(), Arc::clone(trigger), Arc::clone(record));
+    tokio::spawn(async move {
+        if !matches!(written.await, Ok(Ok(_))) {
+            return;
+        }
+        let failure = failure.unwrap_or_default();
+        let letter = delivery::dead_letter_event(&record.event, &trigger.name, trigger.sink.url(), attempts, reason, &failure);
+        inform(&dispatch, &trigger, &sink, &letter, id).await;
+    });
+}
+
+/// Sends a dead letter to its sink. When that fails to the end it stays in the list, where it is anyway.
+async fn inform(dispatch: &Dispatch, trigger: &Active, sink: &sink::Sink, letter: &Event, id: DeliveryId) {
+    let Ok(_permit) = dispatch.shared.dead_letters.acquire().await else { return };
+    let mut config = trigger.config.delivery.clone();
+    config.reply = sluice_config::Reply::Ignore;
+    for attempt in 1..=DEAD_LETTER_ATTEMPTS {
+        let limits = &dispatch.shared.reply_limits;
+        let timeout = config.timeout;
+        let answer = sink.deliver(sink::Attempt { event: letter, trace: None, timeout, config: &config, limits }).await;
+        match answer.outcome {
+            Outcome::Accepted { .. } => return,
+            Outcome::Rejected { cause, .. } => {
+                warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink refused: {}", cause.error);
+                return;
+            }
+            Outcome::Retriable { .. } => {
+                tokio::time::sleep(trigger.policy.wait(attempt, fastrand::f64())).await;
+            }
+        }
+    }
+    warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink did not answer; the dead letter stays listed");
+}
+
+/// Stores the events a sink answered with, together with the outcome of the delivery they answer.
+async fn store_reply(dispatch: &Dispatch, cause: &Record, reply: Vec<Event>, attempted: &Attempted) -> Result<(), Outcome> {
+    let hops = cause.hops + 1;
+    let rejected = |error: String, reason| Outcome::Rejected { cause: Failure { error, ..Failure::default() }, reason };
+    if hops > dispatch.shared.hops_max {
+        return Err(rejected(format!("the reply would be hop {hops} of at most {}", dispatch.shared.hops_max), Reason::Loop));
+    }
+    let entry_point = format!("reply/{}", attempted.id.trigger.0);
+    let events = reply.into_iter().map(|event| NewEvent {
+        key: digest::key(&entry_point, &event),
+        content: digest::content(&event),
+        unique: crate::intake::is_unique(&event),
+        via: Arc::from("reply"),
+        trace: cause.trace.clone(),
+        parent: Some(cause.offset),
+        hops,
+        event: Arc::new(event),
+    });
+    let outcome = LogRecord::Outcomes(vec![attempted.clone()]);
+    match dispatch.log().append(events.collect(), vec![outcome]).await {
+        Ok(_) => Ok(()),
+        Err(refusal @ Refusal::Conflict { .. }) => Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply)),
+        Err(refusal) => {
+            let cause = Failure { error: format!("the reply was not stored: {refusal}"), ..Failure::default() };
+            Err(Outcome::Retriable { cause, retry_after: None })
+        }
+    }
+}
+
+/// An event that cannot be read is neither delivered nor dead: it stays pending, visibly, and is tried again.
+fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &ReadError) {
+    error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
+    let now = clock::steady_ms();
+    let mut core = dispatch.core();
+    if let Some(runtime) = core.runtimes.get_mut(&id.trigger) {
+        runtime.last_error = Some(LastError { at_ms: now, status: None, error: cause.to_string() });
+        runtime.postpone(id, now + UNREADABLE_WAIT_MS);
+    }
+    core.wake(id.trigger, now + UNREADABLE_WAIT_MS);
+}
+
+impl Dispatch {
+    /// Makes everything pending of a trigger a dead letter, in pieces.
+    pub async fn discard(&self, id: TriggerId, reason: Reason) -> Result<u64, Refusal> {
+        const PIECE: usize = 1000;
+        let mut total = 0;
+        loop {
+            let (pieces, behind) = {
+                let mut core = self.core();
+                let pieces = core.discard(id, reason, PIECE);
+                (pieces, core.state.triggers.get(&id).is_some_and(|state| state.behind.is_some()))
+            };
+            if pieces.is_empty() && !behind {
+                return Ok(total);
+            }
+            total += pieces.len() as u64;
+            if !pieces.is_empty() {
+                self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
+            }
+            if behind {
+                history::catch_up(self, id).await;
+            }
+        }
+    }
+}

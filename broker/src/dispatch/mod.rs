@@ -1,0 +1,113 @@
+//! Routing and delivery at work: tasks around one shared [`Core`].
+//!
+//! Frames become durable, are matched once, and give claims; a claim is an attempt that a task makes; the outcome is
+//! folded into the state and written to the log, and the task takes the trigger's next claim. Waits are kept in the
+//! state, not in sleeping tasks.
+
+mod attempt;
+mod core;
+mod history;
+mod reload;
+mod trigger;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+pub use self::core::{Core, ended_without_attempt};
+pub use self::reload::{Prepared, prepare};
+pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
+use crate::store::{Log, Record, State, clock};
+
+/// Dead letters on their way to a sink at the same time.
+const DEAD_LETTERS_IN_FLIGHT: usize = 256;
+
+/// A handle on routing and delivery. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatch {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    log: Log,
+    hops_max: u32,
+    reply_limits: sluice_config::Limits,
+    /// Something may be due earlier than the timer thinks.
+    earlier: Notify,
+    dead_letters: Semaphore,
+    in_flight: watch::Sender<usize>,
+}
+
+impl Dispatch {
+    pub fn new(log: Log, state: State, limits: sluice_config::Limits, outstanding_max: usize) -> Self {
+        let core = Core::new(log.clone(), state, outstanding_max);
+        Self {
+            shared: Arc::new(Shared {
+                core: Mutex::new(core),
+                log,
+                hops_max: limits.hops,
+                reply_limits: limits,
+                earlier: Notify::new(),
+                dead_letters: Semaphore::new(DEAD_LETTERS_IN_FLIGHT),
+                in_flight: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// The state, for as long as the guard lives; nothing is routed or settled meanwhile.
+    pub fn core(&self) -> MutexGuard<'_, Core> {
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// Routes what becomes durable, until the log ends. What a former run left unrouted comes first.
+    pub async fn route(self, mut tail: mpsc::Receiver<Vec<Arc<Record>>>) {
+        history::route_leftovers(&self).await;
+        while let Some(records) = tail.recv().await {
+            let claims = self.core().route(&records);
+            self.start(claims);
+        }
+    }
+
+    /// Starts what becomes due, for ever.
+    pub async fn tick(self) {
+        loop {
+            let wake = self.core().next_wake();
+            let wait = wake.map_or(Duration::from_secs(60), clock::until);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shared.earlier.notified() => {}
+            }
+            let claims = self.core().due();
+            self.start(claims);
+        }
+    }
+
+    /// Makes attempts, each in a task of its own that goes on with the trigger's next one.
+    pub fn start(&self, claims: Vec<Claim>) {
+        for claim in claims {
+            self.shared.in_flight.send_modify(|count| *count += 1);
+            tokio::spawn(attempt::make(self.clone(), claim));
+        }
+    }
+
+    /// Lets a trigger go on after something about it has changed.
+    pub fn nudge(&self, id: crate::store::TriggerId) {
+        let claims = self.core().fill(id);
+        self.start(claims);
+        self.shared.earlier.notify_one();
+    }
+
+    /// Starts no further attempt and waits for those under way, so long at most. Returns how many were left.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.core().is_stopping = true;
+        let mut in_flight = self.shared.in_flight.subscribe();
+        let _ = tokio::time::timeout(timeout, in_flight.wait_for(|count| *count == 0)).await;
+        *in_flight.borrow()
+    }
+}

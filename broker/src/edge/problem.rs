@@ -1,0 +1,154 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+/// Bytes of `detail` and `field` in JSON form. With them and the rest a document stays below 1 KiB.
+const DETAIL_BYTES_MAX: usize = 640;
+const FIELD_BYTES_MAX: usize = 96;
+
+/// Why a request is refused, as its sender sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    field: Option<String>,
+    retry_after_seconds: Option<u32>,
+    closing: bool,
+    request_id: String,
+}
+
+impl Problem {
+    /// The detail is one sentence for a human; it must hold no secret.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            field: None,
+            retry_after_seconds: None,
+            closing: false,
+            request_id: format!("{:016x}", fastrand::u64(..)),
+        }
+    }
+
+    /// The attribute or header that is wrong.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Self {
+        self.field = Some(name.into());
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after_seconds(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// The connection ends with this answer: what is left of the request is not read.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closing = true;
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Names this answer in the log.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn json(&self) -> String {
+        let mut json = String::with_capacity(256 + self.detail.len().min(DETAIL_BYTES_MAX));
+        json.push_str(r#"{"type":"about:blank","title":""#);
+        push_escaped(&mut json, self.status.canonical_reason().unwrap_or("Error"), DETAIL_BYTES_MAX);
+        // Writing into a String cannot fail.
+        let _ = write!(json, r#"","status":{},"detail":""#, self.status.as_u16());
+        push_escaped(&mut json, &self.detail, DETAIL_BYTES_MAX);
+        json.push_str(r#"","field":"#);
+        match &self.field {
+            Some(field) => {
+                json.push('"');
+                push_escaped(&mut json, field, FIELD_BYTES_MAX);
+                json.push('"');
+            }
+            None => json.push_str("null"),
+        }
+        let _ = write!(json, r#","request_id":"{}"}}"#, self.request_id);
+        json
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.json()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.closing {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Appends as much of the text as fits into so many bytes of JSON. Control characters come out visible, so that a
+/// terminal that prints the parsed text is safe too.
+fn push_escaped(json: &mut String, text: &str, bytes_max: usize) {
+    let end = json.len() + bytes_max;
+    for character in text.chars() {
+        let before = json.len();
+        match character {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            _ if character.is_control() => {
+                let _ = write!(json, "\\\\u{:04x}", u32::from(character));
+            }
+            _ => json.push(character),
+        }
+        if json.len() > end - '…'.len_utf8() {
+            json.truncate(before);
+            json.push('…');
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(detail: &str, expected: &str) {
+        let json = Problem::new(StatusCode::BAD_REQUEST, detail).field("id").json();
+        assert!(json.len() <= 1024, "{} bytes", json.len());
+        let document: serde_json::Value = serde_json::from_str(&json).expect("a JSON document");
+        assert_eq!(document["detail"], expected);
+        assert_eq!(document["field"], "id");
+        assert_eq!(document["status"], 400);
+        assert_eq!(document["title"], "Bad Request");
+    }
+
+    #[test]
+    fn a_detail_is_json_without_control_characters() {
+        check("attribute `id` is required", "attribute `id` is required");
+        check("a \"b\" \\ c", "a \"b\" \\ c");
+        check("x\u{1b}[31m\ny\u{85}", "x\\u001b[31m\\u000ay\\u0085");
+    }
+
+    #[test]
+    fn a_document_stays_below_one_kib() {
+        check(&"\"".repeat(5000), &format!("{}…", "\"".repeat(318)));
+        check(&"é".repeat(5000), &format!("{}…", "é".repeat(318)));
+        let json =
+            Problem::new(StatusCode::BAD_REQUEST, "\u{1}".repeat(9999)).field("\u{1}".repeat(9999)).json();
+        assert!(json.len() <= 1024, "{} bytes", json.len());
+    }
+}
