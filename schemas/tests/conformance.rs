@@ -1,4 +1,5 @@
 //! Runs the cases of `tests/conformance` through `http::decode`. Its README says what a case is.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,6 @@
 //! Reading and writing the JSON format.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "`Expect` is made where it is used up")]
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};

@@ -10,6 +10,8 @@
 //! - It refuses `data_base64: null`; we write no null, so this is never met.
 //! - It takes much that the standard forbids: empty ids, illegal names, integers beyond 32 bits, no media types.
 //! - It has no percent-encoding in headers; its HTTP binding is not used here.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "`Expect` is made where it is used up")]
 #![cfg(feature = "sdk")]
 
 use cloudevents::{AttributesReader, AttributesWriter};
