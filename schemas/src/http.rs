@@ -9,10 +9,10 @@ mod write;
 use crate::json;
 use crate::rules::Invalid;
 
-pub use read::{Decoded, Limits, claims_to_be_event, decode};
+pub use read::{Decoded, Limits, claims_to_be_event, decode, decode_value};
 pub use write::{
     BATCH_CONTENT_TYPE, STRUCTURED_CONTENT_TYPE, Unencodable, binary_header_bytes, encode_batch,
-    encode_binary, encode_structured,
+    encode_binary, encode_structured, encode_value,
 };
 
 /// How events stand in an HTTP message (HTTP binding, section 1.3).
@@ -28,7 +28,6 @@ pub enum Mode {
 
 /// Why a message is refused. Its text is meant for the sender: it names the attribute and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Rejection {
     #[error("not a CloudEvent: need ce-specversion or application/cloudevents+json")]
     NotAnEvent,
@@ -57,11 +56,10 @@ impl Rejection {
         match self {
             Self::MediaType { .. } | Self::Charset { .. } | Self::ContentEncoding { .. } => 415,
             Self::TooLarge { .. } => 413,
-            Self::Structured(error) | Self::Batch(json::BatchError { error, .. }) => match error {
-                json::Error::TooLarge { .. } => 413,
-                _ => 400,
-            },
-            Self::NotAnEvent | Self::Invalid(_) => 400,
+            Self::Structured(error) | Self::Batch(json::BatchError { error, .. }) if error.is_too_large() => {
+                413
+            }
+            Self::NotAnEvent | Self::Invalid(_) | Self::Structured(_) | Self::Batch(_) => 400,
         }
     }
 
@@ -77,9 +75,6 @@ impl Rejection {
 
     /// Which event of a batch is at fault, counted from 0.
     pub fn index(&self) -> Option<usize> {
-        match self {
-            Self::Batch(error) => error.index,
-            _ => None,
-        }
+        if let Self::Batch(error) = self { error.index } else { None }
     }
 }

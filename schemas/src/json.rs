@@ -26,7 +26,6 @@ pub const DATA_DEPTH_MAX: usize = 125;
 
 /// Why bytes are not an event in the JSON format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     #[error("not valid UTF-8 at line {line} column {column}")]
     NotUtf8 { line: usize, column: usize },
@@ -51,6 +50,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a smaller event might be taken: the answer then is 413, else 400.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
     /// The attribute or member that is at fault, if it is a certain one.
     pub fn field(&self) -> Option<&str> {
         match self {

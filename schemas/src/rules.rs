@@ -16,7 +16,6 @@ pub struct Invalid {
 
 /// Which rule; its text completes a sentence that begins with the attribute.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Rule {
     #[error("is required")]
     Required,

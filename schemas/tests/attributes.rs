@@ -1,4 +1,5 @@
 //! The rules for attributes (CloudEvents core, "Context Attributes" and "Type System").
+#![allow(clippy::needless_pass_by_value, reason = "`Expect` is made where it is used up")]
 
 use expect_test::{Expect, expect};
 use sluice_schemas::{Event, Kind, Value};

@@ -1,5 +1,7 @@
 //! Reading and writing HTTP messages. What a request must look like is in `tests/conformance`; here is what those cases
 //! cannot say.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "`Expect` is made where it is used up")]
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};

@@ -1,4 +1,6 @@
 //! Reading and writing the JSON format.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "`Expect` is made where it is used up")]
 
 use bytes::Bytes;
 use expect_test::{Expect, expect};
@@ -9,7 +11,7 @@ const CORE: &str = r#""specversion":"1.0","id":"1","source":"/a","type":"t""#;
 
 /// Reads an event with these members besides the required ones; shows the other attributes and the data, or the error.
 fn check(members: &str, expected: Expect) {
-    expected.assert_eq(&show(&format!("{{{CORE},{members}}}")));
+    expected.assert_eq(&show(format!("{{{CORE},{members}}}")));
 }
 
 fn check_whole(text: impl AsRef<[u8]>, expected: Expect) {

@@ -7,6 +7,7 @@
 //! - Implied JSON: it gets an explicit `application/json` in binary mode (JSON format, section 3.1.1).
 //! - White space around a JSON value belongs to the envelope in the JSON format and is not read back.
 //! - Attribute order: `datacontenttype`, which is no `ce-` header, comes last from binary mode.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
 

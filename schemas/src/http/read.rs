@@ -125,7 +125,7 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, body: Bytes) -> Resul
     let mut attributes = Vec::with_capacity(12);
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
-        let text = header_text(value.as_bytes()).map_err(|rule| Invalid::new(name, rule))?;
+        let text = decode_value(value.as_bytes()).map_err(|rule| Invalid::new(name, rule))?;
         if name == "datacontenttype" && content_type.is_some_and(|known| known.eq_ignore_ascii_case(&text)) {
             continue;
         }
@@ -142,9 +142,11 @@ fn binary(headers: &HeaderMap, content_type: Option<&str>, body: Bytes) -> Resul
     Ok(Event::from_stored(attributes, data))
 }
 
-/// Reads a header value (HTTP binding, section 3.1.3.2): white space off, a quoted string unquoted, then one round of
-/// percent-decoding. A value that begins with a quote and is not one whole quoted string stands for itself.
-fn header_text(value: &[u8]) -> Result<Box<str>, Rule> {
+/// Reads the value of an attribute from a header (HTTP binding, section 3.1.3.2; the NATS binding does the same).
+///
+/// White space goes, a quoted string is unquoted, then follows one round of percent-decoding. A value that begins with
+/// a quote and is not one whole quoted string stands for itself. Fails with [`Rule::Utf8`] only.
+pub fn decode_value(value: &[u8]) -> Result<Box<str>, Rule> {
     let value = match value {
         [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => trim_white_space(value),
         _ => value,

@@ -1,5 +1,7 @@
 //! Writing events as HTTP messages.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -94,22 +96,31 @@ fn header_name(attribute: &str) -> Option<HeaderName> {
     }
 }
 
-/// Percent-encodes space, `"`, `%` and all beyond printable ASCII, per byte of UTF-8 (HTTP binding, section 3.1.3.2).
 fn header_value(text: &str) -> Option<HeaderValue> {
+    match encode_value(text) {
+        Cow::Borrowed(plain) => HeaderValue::from_str(plain).ok(),
+        Cow::Owned(encoded) => HeaderValue::from_maybe_shared(Bytes::from(encoded)).ok(),
+    }
+}
+
+/// Percent-encodes space, `"`, `%` and all beyond printable ASCII, per byte of UTF-8 (HTTP binding, section 3.1.3.2; the
+/// NATS binding does the same).
+pub fn encode_value(text: &str) -> Cow<'_, str> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let encoded_len = encoded_len(text);
     if encoded_len == text.len() {
-        return HeaderValue::from_str(text).ok();
+        return Cow::Borrowed(text);
     }
-    let mut encoded = Vec::with_capacity(encoded_len);
+    let mut encoded = String::with_capacity(encoded_len);
     for byte in text.bytes() {
         if is_plain(byte) {
-            encoded.push(byte);
+            encoded.push(char::from(byte));
         } else {
-            encoded.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xF)]]);
+            let digit = |nibble: u8| char::from(HEX[usize::from(nibble)]);
+            encoded.extend(['%', digit(byte >> 4), digit(byte & 0xF)]);
         }
     }
-    HeaderValue::from_maybe_shared(Bytes::from(encoded)).ok()
+    Cow::Owned(encoded)
 }
 
 fn encoded_len(text: &str) -> usize {

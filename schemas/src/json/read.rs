@@ -106,7 +106,7 @@ fn event(body: &Bytes, text: &str) -> Result<Event, Error> {
             "data_base64" if raw.get() == "null" => {}
             "data_base64" => data_base64 = Some(raw),
             _ if raw.get() == "null" => {
-                rules::check_name(&name.0).map_err(|rule| Invalid::new(&name.0, rule))?
+                rules::check_name(&name.0).map_err(|rule| Invalid::new(&name.0, rule))?;
             }
             _ => {
                 let value = value(raw.get()).map_err(|rule| Invalid::new(&name.0, rule))?;
