@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{At, Problems, quoted};
 use crate::filter::is_attribute_name;
-use crate::keys::{Keys, choice, duration, list, text, whole, whole_number, wrong};
+use crate::keys::{Keys, choice, duration, list, text, whole, whole_number, wrong, wrong_unquoted};
 use crate::model::{Backoff, Delivery, Order, Rate, Reply, Retry};
 use crate::tree::{Node, Value};
 use crate::units::{duration_text, parse_rate};
@@ -160,7 +160,7 @@ fn read_retry(node: &Node, problems: &mut Problems) -> Option<Retry> {
         }
     }
     let why = format!("expected unlimited or a whole number from 0 to {RETRY_MAX}");
-    wrong("retry", node, &why, problems);
+    wrong_unquoted("retry", node, &why, problems);
     None
 }
 

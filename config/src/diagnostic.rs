@@ -164,7 +164,8 @@ impl Problems {
         }
         let file = self.sources[at.file].name.clone();
         let position = Some((at.line, at.column));
-        let snippet = (snippet == Snippet::Shown).then(|| self.snippet(at));
+        let shown = snippet == Snippet::Shown && !line_may_hold_secret(self.line(at));
+        let snippet = shown.then(|| self.snippet(at));
         let diagnostic = Diagnostic { severity, file, position, message, snippet };
         match severity {
             Severity::Error => self.errors.push((Some(at), diagnostic)),
@@ -186,6 +187,27 @@ impl Problems {
         let carets = "^".repeat(at.length.min(left).max(1));
         format!("{:>5} | {shown}\n      | {}{carets}", at.line, " ".repeat(indent))
     }
+}
+
+/// Names of headers and keys hold credentials if one of these occurs in them.
+const SECRET_WORDS: &[&str] =
+    &["authorization", "cookie", "token", "secret", "password", "passwd", "api-key", "apikey", "x-auth"];
+
+pub(crate) fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a line could show a secret that is written into the file: after a key that names one.
+fn line_may_hold_secret(line: &str) -> bool {
+    let key = |before: &str| {
+        before
+            .trim_end_matches(['"', '\'', ' '])
+            .rsplit([' ', '{', ',', '"', '\''])
+            .next()
+            .is_some_and(names_secret)
+    };
+    !line.contains("${") && line.match_indices(':').any(|(colon, _)| key(&line[..colon]))
 }
 
 /// Quotes a value for a message: cut, and without control characters.

@@ -54,7 +54,10 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
         return format!("{what}: a key is missing before this `:`");
     }
     if let Some(later) = not_yet(key) {
-        return format!("{what}: {later}");
+        return format!("{later} in {what}");
+    }
+    if known.is_empty() {
+        return format!("unknown key {} in {what}: it has no keys", quoted(key));
     }
     let hint = match nearest(key, known) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -65,7 +68,7 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
 
 /// Keys of the file format that this version does not have.
 fn not_yet(key: &str) -> Option<String> {
-    matches!(key, "transform" | "tests").then(|| format!("`{key}` is not in this version"))
+    matches!(key, "transform" | "tests").then(|| format!("this version has no `{key}`"))
 }
 
 /// The known word a typing error probably means.
@@ -119,7 +122,7 @@ pub(crate) fn boolean(name: &str, node: &Node, problems: &mut Problems) -> Optio
         Some("true") => Some(true),
         Some("false") => Some(false),
         _ => {
-            wrong(name, node, "expected true or false, without quotes", problems);
+            wrong_unquoted(name, node, "expected true or false", problems);
             None
         }
     }
@@ -134,9 +137,19 @@ pub(crate) fn whole(
     let number = bare(node).and_then(whole_number).filter(|number| range.contains(number));
     if number.is_none() {
         let why = format!("expected a whole number from {} to {}", range.start(), range.end());
-        wrong(name, node, &why, problems);
+        wrong_unquoted(name, node, &why, problems);
     }
     number
+}
+
+/// Like `wrong`, for what quotes turn into text.
+pub(crate) fn wrong_unquoted(name: &str, node: &Node, why: &str, problems: &mut Problems) {
+    match &node.value {
+        Value::Scalar(Scalar { quoted: true, reference: None, .. }) => {
+            wrong(name, node, &format!("{why} without quotes"), problems);
+        }
+        Value::Scalar(_) | Value::List(_) | Value::Map(_) => wrong(name, node, why, problems),
+    }
 }
 
 /// Decimal digits only: `0777`, `0x50` and `1_000` mean different things to different readers.

@@ -11,6 +11,7 @@ mod filter;
 mod keys;
 mod load;
 mod model;
+mod schema;
 mod sections;
 mod show;
 mod sink;
@@ -25,5 +26,11 @@ pub use model::{
     Admin, Backoff, Config, Delivery, Duplicates, Filter, Http, HttpSink, Limits, Mode, OnDamage, Order,
     Rate, Reply, Retry, Secret, Sink, Start, Store, Tls, Trigger, Watermark,
 };
+pub use schema::json_schema;
 pub use show::to_json;
 pub use sink::is_link_local;
+
+/// A commented file to begin with.
+pub fn starter() -> &'static str {
+    include_str!("starter.yaml")
+}

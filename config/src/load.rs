@@ -1,6 +1,6 @@
 //! From paths to a configuration in force.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -57,15 +57,8 @@ pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<L
     if paths.is_empty() {
         problems.file_error("configuration", "no file is named");
     }
-    let mut seen = Vec::new();
-    files.retain(|file| match std::fs::canonicalize(file) {
-        Ok(same) if seen.contains(&same) => false,
-        Ok(new) => {
-            seen.push(new);
-            true
-        }
-        Err(_) => true,
-    });
+    let mut seen = HashSet::new();
+    files.retain(|file| std::fs::canonicalize(file).map_or(true, |file| seen.insert(file)));
     files.retain(|file| match read_file(file) {
         Ok(text) => {
             problems.sources.push(Source { name: file.display().to_string(), text });
@@ -192,7 +185,7 @@ impl<'n> Merged<'n> {
             let Value::Map(entries) = &root.value else { continue };
             for entry in entries.iter().filter(|entry| TOP_KEYS.contains(&entry.key.as_str())) {
                 match (entry.key.as_str(), &entry.value.value) {
-                    ("sources", _) => refuse_sources(&entry.value, problems),
+                    ("sources", _) => refuse_sources(entry, problems),
                     ("triggers", Value::Map(triggers)) => {
                         for trigger in triggers {
                             merged.add_trigger(trigger, &mut names, problems);
@@ -272,14 +265,15 @@ impl<'n> Merged<'n> {
     }
 }
 
-fn refuse_sources(node: &Node, problems: &mut Problems) {
+fn refuse_sources(entry: &Entry, problems: &mut Problems) {
+    let node = &entry.value;
     let empty = match &node.value {
         Value::Map(entries) => entries.is_empty(),
         Value::List(items) => items.is_empty(),
         Value::Scalar(_) => node.is_null(),
     };
     if !empty {
-        let message = "`sources` are not in this version: events come in over HTTP, and as replies of sinks";
-        problems.error(node.at, message);
+        let message = "this version has no `sources`: events come in over HTTP, and as replies of sinks";
+        problems.error(entry.key_at, message);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::diagnostic::{Problems, quoted};
+use crate::diagnostic::{Problems, names_secret, quoted};
 use crate::keys::{Keys, boolean, choice, nearest, text, wrong};
 use crate::model::{HttpSink, Mode, Secret, Sink, Tls};
 use crate::tree::{Entry, Node, Scalar, Value};
@@ -30,10 +30,6 @@ const HEADERS_OF_THE_BROKER: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
-
-/// Header names that hold credentials if one of these occurs in them.
-const SECRET_WORDS: &[&str] =
-    &["authorization", "cookie", "token", "secret", "password", "passwd", "api-key", "apikey", "x-auth"];
 
 pub(crate) type Headers = Vec<(String, Secret)>;
 
@@ -188,7 +184,7 @@ fn read_header(entry: &Entry, problems: &mut Problems) -> Option<(String, Secret
         problems.error_unseen(at, format!("header `{name}`: {why}"));
         return None;
     }
-    if SECRET_WORDS.iter().any(|word| name.contains(word)) {
+    if names_secret(&name) {
         if text.is_empty() && reference.is_none() {
             problems.error(at, format!("header `{name}` is empty"));
             return None;

@@ -170,7 +170,7 @@ impl Builder {
                     let mark = error.marker();
                     let (line, column) = (mark.line().max(1), mark.col() + 1);
                     let at = At { file: self.file, line, column, length: 1 };
-                    return stop(at, format!("{}{}", error.info(), brace_hint(text, line)));
+                    return stop(at, syntax_error(&error.info(), text, line));
                 }
             };
             self.take(event, span, problems)?;
@@ -189,7 +189,7 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let tagged = refuse_tag(tag.as_deref(), at)?;
+                let tagged = refuse_tag(tag.as_deref(), self.tag_at(span))?;
                 let quoted = style != ScalarStyle::Plain || tagged;
                 if let Some(Open::Map { map, .. }) = self.open.last_mut()
                     && map.key.is_none()
@@ -201,11 +201,11 @@ impl Builder {
                 self.finish(Node { at, value: Value::Scalar(scalar) }, anchor, problems)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                refuse_tag(tag.as_deref(), at)?;
+                refuse_tag(tag.as_deref(), self.tag_at(span))?;
                 self.open_collection(Open::List { at, anchor, items: Vec::new() }, at)
             }
             Event::MappingStart(_, anchor, tag) => {
-                refuse_tag(tag.as_deref(), at)?;
+                refuse_tag(tag.as_deref(), self.tag_at(span))?;
                 self.open_collection(Open::Map { at, anchor, map: OpenMap::default() }, at)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
@@ -293,6 +293,10 @@ impl Builder {
             return Err(Stop { at, message });
         }
         Ok(anchored.node.clone())
+    }
+
+    fn tag_at(&self, span: Span) -> At {
+        self.at(span.tag_span().unwrap_or(span))
     }
 
     fn at(&self, span: Span) -> At {
@@ -388,13 +392,27 @@ fn measure(node: &Node) -> (usize, usize, usize) {
     (nodes + 1, bytes, height + 1)
 }
 
+/// The parser's message, in the words of this format where those help more.
+fn syntax_error(info: &str, text: &str, line: usize) -> String {
+    if info.contains("recursion limit") {
+        return format!("nested more than {DEPTH_MAX} levels deep");
+    }
+    if info.contains("tabs") {
+        return "a tab cannot indent: use spaces".into();
+    }
+    if info.contains("unknown anchor") {
+        return "this alias names no anchor above it".into();
+    }
+    format!("{info}{}", brace_hint(text, line))
+}
+
 /// A template or a reference outside quotes is the usual cause of a syntax error near a `{`.
 fn brace_hint(text: &str, line: usize) -> &'static str {
     let near = text.lines().skip(line.saturating_sub(2)).take(2);
     let holds_path = |line: &str| {
         line.split('{').skip(1).any(|rest| {
-            let Some((path, _)) = rest.split_once('}') else { return rest.is_empty() };
-            path.chars().all(|c| c.is_ascii_alphanumeric() || "._-|[]:/".contains(c))
+            let Some((path, _)) = rest.split_once('}') else { return false };
+            !path.is_empty() && path.chars().all(|c| c.is_ascii_alphanumeric() || "._-|[]:/".contains(c))
         })
     };
     if near.into_iter().any(holds_path) { "; text that holds `{` must be in quotes" } else { "" }

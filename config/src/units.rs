@@ -45,7 +45,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
         return format!("PT{}S", duration.as_secs_f64());
     }
     let milliseconds = duration.as_millis();
-    let exact = UNITS_MS.iter().rev().find(|(_, unit_ms)| milliseconds.is_multiple_of(u128::from(*unit_ms)));
+    // A day is written as 24h, as in the reference.
+    let units = if milliseconds == 86_400_000 { &UNITS_MS[..4] } else { &UNITS_MS[..] };
+    let exact = units.iter().rev().find(|(_, unit_ms)| milliseconds.is_multiple_of(u128::from(*unit_ms)));
     let (name, unit_ms) = exact.unwrap_or(&UNITS_MS[0]);
     format!("{}{name}", milliseconds / u128::from(*unit_ms))
 }
@@ -64,7 +66,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
             first(name) == first(unit)
         };
         let hint = match UNITS_BYTES.iter().find(near) {
-            Some((name, _)) if !number.is_empty() => format!(": did you mean {number}{name}?"),
+            Some((name, _)) if !number.is_empty() => format!(" (did you mean {number}{name}?)"),
             _ => String::new(),
         };
         return Err(format!("expected a size in KiB, MiB, GiB or TiB, such as 64MiB{hint}"));
