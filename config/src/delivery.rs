@@ -202,6 +202,7 @@ fn read_retry_on(node: &Node, problems: &mut Problems) -> Option<Vec<u16>> {
         let status = status as u16;
         if statuses.contains(&status) {
             problems.error(item.at, format!("`retry_on`: {} is listed twice", quoted(&status.to_string())));
+            continue;
         }
         statuses.push(status);
     }

@@ -136,6 +136,11 @@ impl Problems {
         line.char_indices().nth(at.column - 1).map_or("", |(offset, _)| &line[offset..])
     }
 
+    /// Whether further errors are only counted.
+    pub fn is_full(&self) -> bool {
+        self.errors.len() == DIAGNOSTICS_MAX
+    }
+
     pub fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

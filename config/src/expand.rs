@@ -10,6 +10,8 @@ use crate::diagnostic::{At, Problems, quoted};
 use crate::tree::{Node, Scalar, Value};
 
 const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// All references of a configuration together.
+const EXPANDED_BYTES_MAX: usize = 16 << 20;
 
 /// Looks up an environment variable.
 pub(crate) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -20,9 +22,9 @@ pub(crate) struct Expander<'e> {
     folders: Vec<PathBuf>,
     /// A secret is read once however many triggers name it, so that all see the same.
     files: HashMap<PathBuf, Result<Contents, String>>,
+    expanded_bytes: usize,
 }
 
-#[derive(Clone)]
 struct Contents {
     text: String,
     /// Everyone on the machine may read the file.
@@ -37,7 +39,7 @@ struct Failure {
 
 impl<'e> Expander<'e> {
     pub fn new(env: Env<'e>, folders: Vec<PathBuf>) -> Self {
-        Self { env, folders, files: HashMap::new() }
+        Self { env, folders, files: HashMap::new(), expanded_bytes: 0 }
     }
 
     /// Expands all values of the tree. Keys stay as they are.
@@ -90,6 +92,11 @@ impl<'e> Expander<'e> {
                 return Err(failure("the closing `}` is missing; `$${` stands for a literal `${`".into()));
             };
             let value = self.value_of(inner, reference, at, problems).map_err(failure)?;
+            self.expanded_bytes += value.len();
+            if self.expanded_bytes > EXPANDED_BYTES_MAX {
+                let mebibytes = EXPANDED_BYTES_MAX >> 20;
+                return Err(failure(format!("all references together stand for more than {mebibytes} MiB")));
+            }
             done.push_str(&value);
             references += 1;
             rest = &from[end + 1..];
@@ -136,12 +143,14 @@ impl<'e> Expander<'e> {
             return Err("the path is missing".into());
         }
         let path = self.folders[at.file].join(path);
-        let contents = self.files.entry(path.clone()).or_insert_with(|| read_secret(&path)).clone()?;
-        if contents.open_to_all {
+        let contents = self.files.entry(path.clone()).or_insert_with(|| read_secret(&path));
+        let contents = contents.as_mut().map_err(|why| why.clone())?;
+        // Said once for each file.
+        if std::mem::take(&mut contents.open_to_all) {
             let message = format!("every user of this machine can read `{}`: chmod o-r", path.display());
             problems.warning(place_within(at, reference, problems), message);
         }
-        Ok(contents.text)
+        Ok(contents.text.clone())
     }
 }
 
@@ -182,6 +191,10 @@ fn is_open_to_all(_: &std::fs::Metadata) -> bool {
 
 /// Where a reference stands inside its scalar, as far as it is on the scalar's first line.
 fn place_within(at: At, reference: &str, problems: &Problems) -> At {
+    // Searching a long line a hundred thousand times would take half a minute.
+    if problems.is_full() {
+        return at;
+    }
     let rest = problems.rest_of_line(at);
     match rest.find(reference) {
         Some(offset) => {

@@ -7,6 +7,9 @@ use crate::diagnostic::{Problems, quoted};
 use crate::tree::{Entry, Node, Scalar, Value};
 use crate::units::{duration_text, parse_duration, parse_size, size_text};
 
+/// Lists are searched for what is listed twice.
+const TEXTS_MAX: usize = 1_000;
+
 /// A mapping with a fixed set of keys.
 pub(crate) struct Keys<'n> {
     entries: &'n [Entry],
@@ -244,7 +247,12 @@ pub(crate) fn texts(
     problems: &mut Problems,
 ) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
-    for item in list(name, node, problems).unwrap_or_default() {
+    let items = list(name, node, problems).unwrap_or_default();
+    if items.len() > TEXTS_MAX {
+        problems.error(node.at, format!("`{name}`: more than {TEXTS_MAX} entries"));
+        return texts;
+    }
+    for item in items {
         let Some(text) = text(name, item, problems) else { continue };
         match check(text) {
             Ok(text) if texts.contains(&text) => {

@@ -13,7 +13,7 @@ use crate::sections::{
     check_ports, read_admin, read_dead_letters, read_duplicates, read_http, read_limits,
     read_shutdown_timeout, read_store,
 };
-use crate::show::to_json;
+use crate::show::hash;
 use crate::tree::{Entry, Node, Value};
 use crate::trigger::{Defaults, read_trigger};
 
@@ -162,8 +162,7 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
     if problems.has_errors() {
         return Err(problems.into_errors());
     }
-    let shown = to_json(&config).to_string();
-    let hash = blake3::hash(shown.as_bytes()).to_hex()[..16].to_owned();
+    let hash = hash(&config);
     Ok(Loaded { config, warnings: problems.into_warnings(), hash, files })
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::delivery::{BACKOFFS, REPLIES};
 use crate::model::{Config, Delivery, Filter, HttpSink, Order, Retry, Sink, Start, Store, Tls, Trigger};
 use crate::sections::ON_DAMAGE;
-use crate::sink::{MODES, shown_url};
+use crate::sink::MODES;
 use crate::units::{duration_text, rate_text, size_text};
 
 const HIDDEN: &str = "[hidden]";
@@ -13,6 +13,24 @@ const HIDDEN: &str = "[hidden]";
 /// Shows a configuration with its defaults filled in. Header values and the queries of URLs are hidden. What has no value is left
 /// out.
 pub fn to_json(config: &Config) -> Value {
+    let triggers: Map<String, Value> =
+        config.triggers.iter().map(|(name, trigger)| (name.clone(), trigger_json(trigger))).collect();
+    let mut shown = sections_json(config);
+    shown["triggers"] = Value::Object(triggers);
+    shown
+}
+
+/// A hash of what `to_json` shows, without holding it all at once.
+pub(crate) fn hash(config: &Config) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(sections_json(config).to_string().as_bytes());
+    for (name, trigger) in &config.triggers {
+        hasher.update(json!([name, trigger_json(trigger)]).to_string().as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+fn sections_json(config: &Config) -> Value {
     let limits = config.limits;
     let duplicates = match config.duplicates {
         Some(duplicates) => {
@@ -24,8 +42,6 @@ pub fn to_json(config: &Config) -> Value {
         Some(age) => json!({ "age": duration_text(age) }),
         None => json!({}),
     };
-    let triggers: Map<String, Value> =
-        config.triggers.iter().map(|(name, trigger)| (name.clone(), trigger_json(trigger))).collect();
     json!({
         "http": {
             "listen": config.http.listen.to_string(),
@@ -48,7 +64,6 @@ pub fn to_json(config: &Config) -> Value {
         "duplicates": duplicates,
         "dead_letters": dead_letters,
         "shutdown_timeout": duration_text(config.shutdown_timeout),
-        "triggers": triggers,
     })
 }
 
@@ -130,7 +145,7 @@ fn http_json(http: &HttpSink) -> Value {
         .filter_map(|(name, path)| Some((name.to_owned(), json!(path.as_ref()?.display().to_string()))))
         .collect();
     json!({
-        "url": shown_url(&http.url),
+        "url": http.shown_url(),
         "mode": word(MODES, &http.mode),
         "headers": headers,
         "tls": tls,

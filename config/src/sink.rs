@@ -16,6 +16,8 @@ pub(crate) const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 pub(crate) const MODES: &[(&str, Mode)] = &[("binary", Mode::Binary), ("structured", Mode::Structured)];
 const KINDS_NOT_YET: &[&str] = &["kafka", "amqp", "nats", "process", "exec"];
 
+const HEADERS_MAX: usize = 100;
+
 /// What every request carries already; a second one would change what the first says.
 const HEADERS_OF_THE_BROKER: &[&str] = &[
     "connection",
@@ -147,6 +149,10 @@ pub(crate) fn read_headers(name: &str, node: &Node, problems: &mut Problems) -> 
             return Vec::new();
         }
     };
+    if entries.len() > HEADERS_MAX {
+        problems.error(node.at, format!("`{name}`: more than {HEADERS_MAX} headers"));
+        return Vec::new();
+    }
     let mut headers: Headers = Vec::new();
     for entry in entries {
         let Some((name, value)) = read_header(entry, problems) else { continue };
@@ -326,14 +332,6 @@ fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x64, 0xff9b, .., high, low] => Some(from(high, low)),
         [0x2002, high, low, ..] => Some(from(high, low)),
         _ => None,
-    }
-}
-
-/// A URL without its query, which may hold a token.
-pub(crate) fn shown_url(url: &str) -> String {
-    match url.split_once('?') {
-        Some((path, _)) => format!("{path}?[hidden]"),
-        None => url.to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! nodes, and what aliases may add.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
@@ -12,8 +13,9 @@ use crate::diagnostic::{At, Problems, quoted};
 
 const DEPTH_MAX: usize = 100;
 const NODES_MAX: usize = 500_000;
-const ALIAS_NODES_MAX: usize = 50_000;
-const ALIAS_TEXT_BYTES_MAX: usize = 4 << 20;
+/// What anchors hold and aliases copy, all together.
+const COPIED_NODES_MAX: usize = 200_000;
+const COPIED_TEXT_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -109,9 +111,17 @@ fn stop(at: At, message: impl Into<String>) -> Result<(), Stop> {
 }
 
 /// A collection whose end has not come yet.
-enum Open {
-    List { at: At, anchor: usize, items: Vec<Node> },
-    Map { at: At, anchor: usize, map: OpenMap },
+struct Open {
+    at: At,
+    anchor: usize,
+    /// How many nodes there were before it.
+    nodes_before: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Node>),
+    Map(OpenMap),
 }
 
 #[derive(Default)]
@@ -137,10 +147,10 @@ struct Builder {
     root: Option<Node>,
     documents: usize,
     open: Vec<Open>,
-    anchors: HashMap<usize, Anchored>,
+    anchors: HashMap<usize, Rc<Anchored>>,
     nodes: usize,
-    alias_nodes: usize,
-    alias_text_bytes: usize,
+    copied_nodes: usize,
+    copied_text_bytes: usize,
 }
 
 impl Builder {
@@ -152,8 +162,8 @@ impl Builder {
             open: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
-            alias_nodes: 0,
-            alias_text_bytes: 0,
+            copied_nodes: 0,
+            copied_text_bytes: 0,
         }
     }
 
@@ -191,55 +201,55 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let tagged = refuse_tag(tag.as_deref(), self.tag_at(span))?;
                 let quoted = style != ScalarStyle::Plain || tagged;
-                if let Some(Open::Map { map, .. }) = self.open.last_mut()
+                if let Some(Content::Map(map)) = self.open.last_mut().map(|open| &mut open.content)
                     && map.key.is_none()
                 {
                     map.start_entry(text.into_owned(), quoted, at, problems);
                     return Ok(());
                 }
                 let scalar = Scalar { text: text.into_owned(), quoted, reference: None };
-                self.finish(Node { at, value: Value::Scalar(scalar) }, anchor, problems)
+                let nodes_before = self.nodes;
+                self.finish(Node { at, value: Value::Scalar(scalar) }, anchor, nodes_before, problems)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 refuse_tag(tag.as_deref(), self.tag_at(span))?;
-                self.open_collection(Open::List { at, anchor, items: Vec::new() }, at)
+                self.open_collection(at, anchor, Content::List(Vec::new()))
             }
             Event::MappingStart(_, anchor, tag) => {
                 refuse_tag(tag.as_deref(), self.tag_at(span))?;
-                self.open_collection(Open::Map { at, anchor, map: OpenMap::default() }, at)
+                self.open_collection(at, anchor, Content::Map(OpenMap::default()))
             }
-            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open::List { at, anchor, items }) => {
-                    self.finish(Node { at, value: Value::List(items) }, anchor, problems)
-                }
-                Some(Open::Map { at, anchor, map }) => {
-                    let value = Value::Map(map.finish());
-                    self.finish(Node { at, value }, anchor, problems)
-                }
-                None => Ok(()),
-            },
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(Open { at, anchor, nodes_before, content }) = self.open.pop() else { return Ok(()) };
+                let value = match content {
+                    Content::List(items) => Value::List(items),
+                    Content::Map(map) => Value::Map(map.finish()),
+                };
+                self.finish(Node { at, value }, anchor, nodes_before, problems)
+            }
             Event::Alias(anchor) => {
                 self.refuse_key(at)?;
                 let node = self.copy(anchor, at)?;
-                self.finish(node, 0, problems)
+                let nodes_before = self.nodes;
+                self.finish(node, 0, nodes_before, problems)
             }
             // Starts and ends of the stream and of documents; comments and anchors are not asked for.
             _ => Ok(()),
         }
     }
 
-    fn open_collection(&mut self, open: Open, at: At) -> Result<(), Stop> {
+    fn open_collection(&mut self, at: At, anchor: usize, content: Content) -> Result<(), Stop> {
         self.refuse_key(at)?;
         if self.open.len() >= DEPTH_MAX {
             return stop(at, format!("nested more than {DEPTH_MAX} levels deep"));
         }
-        self.open.push(open);
+        self.open.push(Open { at, anchor, nodes_before: self.nodes, content });
         Ok(())
     }
 
     fn refuse_key(&self, at: At) -> Result<(), Stop> {
-        match self.open.last() {
-            Some(Open::Map { map, .. }) if map.key.is_none() => stop(
+        match self.open.last().map(|open| &open.content) {
+            Some(Content::Map(map)) if map.key.is_none() => stop(
                 at,
                 "a key must be plain text; a value that begins with `{`, `[` or `*` must be in quotes",
             ),
@@ -248,18 +258,23 @@ impl Builder {
     }
 
     /// Puts a complete node where it belongs.
-    fn finish(&mut self, mut node: Node, anchor: usize, problems: &mut Problems) -> Result<(), Stop> {
+    fn finish(
+        &mut self,
+        mut node: Node,
+        anchor: usize,
+        nodes_before: usize,
+        problems: &mut Problems,
+    ) -> Result<(), Stop> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
             return stop(node.at, format!("more than {NODES_MAX} values in one file"));
         }
         if anchor != 0 {
-            let (nodes, text_bytes, height) = measure(&node);
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, text_bytes, height });
+            self.keep(&node, anchor, self.nodes - nodes_before)?;
         }
-        match self.open.last_mut() {
-            Some(Open::List { items, .. }) => items.push(node),
-            Some(Open::Map { map, .. }) => {
+        match self.open.last_mut().map(|open| &mut open.content) {
+            Some(Content::List(items)) => items.push(node),
+            Some(Content::Map(map)) => {
                 if let Some((_, key_at)) = &map.key
                     && node.is_null()
                 {
@@ -273,26 +288,45 @@ impl Builder {
         Ok(())
     }
 
+    /// Keeps a copy of a node for its aliases.
+    fn keep(&mut self, node: &Node, anchor: usize, nodes: usize) -> Result<(), Stop> {
+        // Checked before it is measured, which takes time.
+        self.charge(nodes, 0, node.at)?;
+        let (nodes, text_bytes, height) = measure(node);
+        self.charge(0, text_bytes, node.at)?;
+        let node = node.clone();
+        self.anchors.insert(anchor, Rc::new(Anchored { node, nodes, text_bytes, height }));
+        Ok(())
+    }
+
     /// What an alias stands for, if the budget allows another copy.
     fn copy(&mut self, anchor: usize, at: At) -> Result<Node, Stop> {
         let Some(anchored) = self.anchors.get(&anchor) else {
             let message = "this alias stands inside what it names".into();
             return Err(Stop { at, message });
         };
-        self.alias_nodes += anchored.nodes;
-        self.alias_text_bytes += anchored.text_bytes;
-        if self.alias_nodes > ALIAS_NODES_MAX || self.alias_text_bytes > ALIAS_TEXT_BYTES_MAX {
-            let message = format!(
-                "aliases add too much here: at most {ALIAS_NODES_MAX} values and {} MiB of text in one file",
-                ALIAS_TEXT_BYTES_MAX >> 20
-            );
-            return Err(Stop { at, message });
-        }
         if self.open.len() + anchored.height > DEPTH_MAX {
             let message = format!("nested more than {DEPTH_MAX} levels deep through this alias");
             return Err(Stop { at, message });
         }
+        let anchored = Rc::clone(anchored);
+        self.charge(anchored.nodes, anchored.text_bytes, at)?;
+        self.nodes += anchored.nodes;
         Ok(anchored.node.clone())
+    }
+
+    /// Takes a copy out of the budget of anchors and aliases.
+    fn charge(&mut self, nodes: usize, text_bytes: usize, at: At) -> Result<(), Stop> {
+        self.copied_nodes += nodes;
+        self.copied_text_bytes += text_bytes;
+        if self.copied_nodes <= COPIED_NODES_MAX && self.copied_text_bytes <= COPIED_TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        let mebibytes = COPIED_TEXT_BYTES_MAX >> 20;
+        let message = format!(
+            "anchors and aliases add too much: at most {COPIED_NODES_MAX} values and {mebibytes} MiB of text in one file"
+        );
+        Err(Stop { at, message })
     }
 
     fn tag_at(&self, span: Span) -> At {

@@ -31,10 +31,10 @@ fn a_billion_laughs_end_early() {
     check_quick(
         &yaml,
         expect![[r#"
-        sluice.yaml:5:35: aliases add too much here: at most 50000 values and 4 MiB of text in one file
-            5 | a4: &a4 [*a3, *a3, *a3, *a3, *a3, *a3, *a3, *a3, *a3]
-              |                                   ^^^
-    "#]],
+            sluice.yaml:6:10: anchors and aliases add too much: at most 200000 values and 4 MiB of text in one file
+                6 | a5: &a5 [*a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4]
+                  |          ^^^
+        "#]],
     );
 }
 
@@ -44,11 +44,36 @@ fn large_texts_cannot_be_multiplied() {
     check_quick(
         &yaml,
         expect![[r#"
-        sluice.yaml:2:87: aliases add too much here: at most 50000 values and 4 MiB of text in one file
-            2 | *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a
-              |                                                                         ^^
+            sluice.yaml:2:83: anchors and aliases add too much: at most 200000 values and 4 MiB of text in one file
+                2 | *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a, *a
+                  |                                                                         ^^
+        "#]],
+    );
+}
+
+#[test]
+fn nested_anchors_cannot_multiply_what_they_hold() {
+    let anchors: String = (0..90).map(|n| format!("&a{n} [\n")).collect();
+    let yaml = format!("x-a: {anchors}{}{}\n", "x, ".repeat(100_000), "]".repeat(90));
+    check_quick(
+        &yaml,
+        expect![[r#"
+        sluice.yaml:89:6: anchors and aliases add too much: at most 200000 values and 4 MiB of text in one file
+           89 | &a88 [
+              |      ^
     "#]],
     );
+}
+
+#[test]
+fn a_file_has_a_limit_of_values() {
+    check_quick(&format!("x-a: [\n{}]\n", "1,".repeat(500_000)), expect![[""]]);
+}
+
+#[test]
+fn many_broken_references_are_quick() {
+    let text = report(read(&format!("store: [{}]\n", "'${A}', ".repeat(100_000))));
+    assert!(text.ends_with("\nand 99901 more\n"), "{}", &text[text.len() - 200..]);
 }
 
 #[test]
