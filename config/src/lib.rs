@@ -1,8 +1,36 @@
 //! The YAML file format of Sluice, and nothing else.
+//!
+//! [`load`] turns files into a [`Config`] that needs no further checks: references are expanded, defaults filled in, everything is
+//! in range. What is wrong comes back as [`Errors`], as many at once as can be found, each with its place and the line that shows it.
 
+mod changes;
+mod delivery;
+mod diagnostic;
+mod expand;
+mod filter;
+mod keys;
+mod load;
 mod model;
+mod schema;
+mod sections;
+mod show;
+mod sink;
+mod tree;
+mod trigger;
+mod units;
 
+pub use changes::{Changes, changes};
+pub use diagnostic::{Diagnostic, Errors, Severity};
+pub use load::{FILE_BYTES_MAX, Loaded, check_text, load};
 pub use model::{
     Admin, Backoff, Config, Delivery, Duplicates, Filter, Http, HttpSink, Limits, Mode, OnDamage, Order,
     Rate, Reply, Retry, Secret, Sink, Start, Store, Tls, Trigger, Watermark,
 };
+pub use schema::json_schema;
+pub use show::to_json;
+pub use sink::is_link_local;
+
+/// A commented file to begin with.
+pub fn starter() -> &'static str {
+    include_str!("starter.yaml")
+}

@@ -119,6 +119,16 @@ pub struct HttpSink {
     pub allow_link_local: bool,
 }
 
+impl HttpSink {
+    /// The URL for logs and listings: without its query, which may hold a token.
+    pub fn shown_url(&self) -> String {
+        match self.url.split_once('?') {
+            Some((path, _)) => format!("{path}?[hidden]"),
+            None => self.url.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Binary,

@@ -1,0 +1,240 @@
+//! What is wrong, where, and the piece of text that shows it.
+
+use std::fmt;
+
+/// At most this many errors are kept; the rest is a count.
+const DIAGNOSTICS_MAX: usize = 100;
+/// A snippet shows at most this many characters of its line.
+const SNIPPET_CHARS_MAX: usize = 110;
+/// A quoted value in a message is cut after this many characters.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// A place in one of the files that are being loaded. Lines and columns begin at 1; columns count characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct At {
+    pub file: usize,
+    pub line: usize,
+    pub column: usize,
+    pub length: usize,
+}
+
+/// A file as it was read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// One error or warning. Displayed as `FILE:LINE:COLUMN: message` with the line and a caret below, or as `FILE: message`
+/// when it is about a whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    pub file: String,
+    /// Line and column, both from 1.
+    pub position: Option<(usize, usize)>,
+    pub message: String,
+    /// The offending line and the carets below it. `None` where it could show a secret.
+    pub snippet: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        let severity = match self.severity {
+            Severity::Error => "",
+            Severity::Warning => "warning: ",
+        };
+        write!(f, ": {severity}{}", self.message)?;
+        match &self.snippet {
+            Some(snippet) => write!(f, "\n{snippet}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a configuration cannot be used: one or more errors, in the order of files and lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors {
+    pub diagnostics: Vec<Diagnostic>,
+    /// Errors found beyond the first hundred.
+    pub omitted: usize,
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, diagnostic) in self.diagnostics.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "\n" };
+            write!(f, "{separator}{diagnostic}")?;
+        }
+        match self.omitted {
+            0 => Ok(()),
+            omitted => write!(f, "\nand {omitted} more"),
+        }
+    }
+}
+
+impl std::error::Error for Errors {}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Snippet {
+    Shown,
+    Hidden,
+}
+
+/// Collects what is found on the way through the files, so that one run reports as much as it can.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    pub sources: Vec<Source>,
+    errors: Vec<(Option<At>, Diagnostic)>,
+    warnings: Vec<(Option<At>, Diagnostic)>,
+    omitted: usize,
+}
+
+impl Problems {
+    pub fn error(&mut self, at: At, message: impl Into<String>) {
+        self.place(at, Severity::Error, Snippet::Shown, message.into());
+    }
+
+    /// Reports an error without its snippet, because the line may hold a secret.
+    pub fn error_unseen(&mut self, at: At, message: impl Into<String>) {
+        self.place(at, Severity::Error, Snippet::Hidden, message.into());
+    }
+
+    pub fn warning(&mut self, at: At, message: impl Into<String>) {
+        self.place(at, Severity::Warning, Snippet::Shown, message.into());
+    }
+
+    /// Warns without a snippet, because the line may hold a secret.
+    pub fn warning_unseen(&mut self, at: At, message: impl Into<String>) {
+        self.place(at, Severity::Warning, Snippet::Hidden, message.into());
+    }
+
+    /// Reports what concerns a file as a whole.
+    pub fn file_error(&mut self, file: impl Into<String>, message: impl Into<String>) {
+        let (severity, file, message) = (Severity::Error, file.into(), message.into());
+        self.errors.push((None, Diagnostic { severity, file, position: None, message, snippet: None }));
+    }
+
+    /// Names a place for use inside a message.
+    pub fn named(&self, at: At) -> String {
+        format!("{}:{}:{}", self.sources[at.file].name, at.line, at.column)
+    }
+
+    /// The source text from a place to the end of its line.
+    pub fn rest_of_line(&self, at: At) -> &str {
+        let line = self.line(at);
+        line.char_indices().nth(at.column - 1).map_or("", |(offset, _)| &line[offset..])
+    }
+
+    /// Whether further errors are only counted.
+    pub fn is_full(&self) -> bool {
+        self.errors.len() == DIAGNOSTICS_MAX
+    }
+
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    pub fn into_errors(mut self) -> Errors {
+        Errors { diagnostics: in_order(&mut self.errors), omitted: self.omitted }
+    }
+
+    pub fn into_warnings(mut self) -> Vec<Diagnostic> {
+        in_order(&mut self.warnings)
+    }
+
+    fn place(&mut self, at: At, severity: Severity, snippet: Snippet, message: String) {
+        let list = match severity {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        // Before the snippet is cut out: a file with a hundred thousand errors must not be searched as often.
+        if list.len() == DIAGNOSTICS_MAX {
+            self.omitted += usize::from(severity == Severity::Error);
+            return;
+        }
+        // A value that reaches several triggers through `defaults` or an alias is wrong once.
+        if list.iter().any(|(place, known)| *place == Some(at) && known.message == message) {
+            return;
+        }
+        let file = self.sources[at.file].name.clone();
+        let position = Some((at.line, at.column));
+        let shown = snippet == Snippet::Shown && !line_may_hold_secret(self.line(at));
+        let snippet = shown.then(|| self.snippet(at));
+        let diagnostic = Diagnostic { severity, file, position, message, snippet };
+        match severity {
+            Severity::Error => self.errors.push((Some(at), diagnostic)),
+            Severity::Warning => self.warnings.push((Some(at), diagnostic)),
+        }
+    }
+
+    fn line(&self, at: At) -> &str {
+        self.sources[at.file].text.lines().nth(at.line - 1).unwrap_or("")
+    }
+
+    fn snippet(&self, at: At) -> String {
+        let line = self.line(at);
+        let from = at.column.saturating_sub(SNIPPET_CHARS_MAX * 2 / 3);
+        let shown: String = line.chars().skip(from).take(SNIPPET_CHARS_MAX).map(printable).collect();
+        let shown = shown.trim_end();
+        let indent = at.column - 1 - from;
+        let left = shown.chars().count().saturating_sub(indent);
+        let carets = "^".repeat(at.length.min(left).max(1));
+        format!("{:>5} | {shown}\n      | {}{carets}", at.line, " ".repeat(indent))
+    }
+}
+
+/// Names of headers and keys hold credentials if one of these occurs in them.
+const SECRET_WORDS: &[&str] =
+    &["authorization", "cookie", "token", "secret", "password", "passwd", "api-key", "apikey", "x-auth"];
+
+pub(crate) fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a line could show a secret that is written into the file: after a key that names one.
+fn line_may_hold_secret(line: &str) -> bool {
+    let key = |before: &str| {
+        before
+            .trim_end_matches(['"', '\'', ' '])
+            .rsplit([' ', '{', ',', '"', '\''])
+            .next()
+            .is_some_and(names_secret)
+    };
+    !line.contains("${") && line.match_indices(':').any(|(colon, _)| key(&line[..colon]))
+}
+
+/// Quotes a value for a message: cut, and without control characters.
+pub(crate) fn quoted(value: &str) -> String {
+    let mut text: String = value.chars().take(VALUE_CHARS_MAX).map(printable).collect();
+    if value.chars().nth(VALUE_CHARS_MAX).is_some() {
+        text.push('…');
+    }
+    format!("`{text}`")
+}
+
+/// Terminals act on control characters, and text that changes direction can hide what it says.
+fn printable(character: char) -> char {
+    match character {
+        '\t' => ' ',
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        character if character.is_control() => '\u{fffd}',
+        character => character,
+    }
+}
+
+fn in_order(list: &mut Vec<(Option<At>, Diagnostic)>) -> Vec<Diagnostic> {
+    list.sort_by_key(|(at, _)| at.map(|at| (at.file, at.line, at.column)));
+    list.drain(..).map(|(_, diagnostic)| diagnostic).collect()
+}

@@ -1,0 +1,278 @@
+//! From paths to a configuration in force.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::{At, Diagnostic, Errors, Problems, Source, quoted};
+use crate::expand::{Env, Expander};
+use crate::keys::Keys;
+use crate::model::{Config, Trigger};
+use crate::sections::{
+    check_ports, read_admin, read_dead_letters, read_duplicates, read_http, read_limits,
+    read_shutdown_timeout, read_store,
+};
+use crate::show::hash;
+use crate::tree::{Entry, Node, Value};
+use crate::trigger::{Defaults, read_trigger};
+
+pub(crate) const TOP_KEYS: &[&str] = &[
+    "http",
+    "admin",
+    "store",
+    "limits",
+    "duplicates",
+    "dead_letters",
+    "shutdown_timeout",
+    "defaults",
+    "sources",
+    "triggers",
+];
+
+/// Larger files are refused unread.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// So many files may make up one configuration.
+const FILES_MAX: usize = 10_000;
+
+/// A configuration and what came up while it was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<Diagnostic>,
+    /// Of the content in normal form, without comments, order and secrets: 16 hexadecimal digits.
+    pub hash: String,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads files and directories as one configuration. A directory stands for its `*.yaml` and `*.yml`, in order of their names,
+/// not below and without `*_test.yaml`. `env` looks up environment variables.
+pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    let mut problems = Problems::default();
+    let mut files = Vec::new();
+    for path in paths {
+        find_files(path, &mut files, &mut problems);
+    }
+    if paths.is_empty() {
+        problems.file_error("configuration", "no file is named");
+    }
+    let mut seen = HashSet::new();
+    files.retain(|file| std::fs::canonicalize(file).map_or(true, |file| seen.insert(file)));
+    files.retain(|file| match read_file(file) {
+        Ok(text) => {
+            problems.sources.push(Source { name: file.display().to_string(), text });
+            true
+        }
+        Err(why) => {
+            problems.file_error(file.display().to_string(), why);
+            false
+        }
+    });
+    assemble(files, env, problems)
+}
+
+/// Reads one text as if it were the file `name`.
+pub fn check_text(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+    let mut problems = Problems::default();
+    problems.sources.push(Source { name: name.to_owned(), text });
+    assemble(vec![PathBuf::from(name)], env, problems)
+}
+
+fn find_files(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return;
+    }
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => {
+            problems.file_error(path.display().to_string(), format!("cannot read the directory: {error}"));
+            return;
+        }
+    };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| is_configuration(path) && path.is_file())
+        .collect();
+    if found.is_empty() {
+        problems.file_error(path.display().to_string(), "the directory has no *.yaml or *.yml file");
+    }
+    if found.len() > FILES_MAX {
+        problems.file_error(path.display().to_string(), format!("more than {FILES_MAX} files"));
+        return;
+    }
+    found.sort();
+    files.append(&mut found);
+}
+
+fn is_configuration(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| !stem.ends_with("_test") && !name.starts_with('.'))
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let unreadable = |error: std::io::Error| format!("cannot read the file: {error}");
+    let file = File::open(path).map_err(unreadable)?;
+    let too_large =
+        || format!("larger than {} MiB: split it into several files of one directory", FILE_BYTES_MAX >> 20);
+    if file.metadata().map_err(unreadable)?.len() > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
+        Err(error) => {
+            Err(format!("not UTF-8 text: the byte at position {} is wrong", error.utf8_error().valid_up_to()))
+        }
+    }
+}
+
+fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result<Loaded, Errors> {
+    let folders: Vec<PathBuf> =
+        files.iter().map(|file| file.parent().map(Path::to_owned).unwrap_or_default()).collect();
+    let mut expander = Expander::new(env, folders.clone());
+    let mut roots = Vec::new();
+    let mut documents = 0;
+    for file in 0..files.len() {
+        let before = problems.has_errors();
+        let root = crate::tree::read(file, &mut problems);
+        documents += usize::from(root.is_some() || problems.has_errors() != before);
+        roots.extend(root);
+    }
+    if documents == 0 && !problems.has_errors() {
+        let name = files.first().map_or("configuration".into(), |file| file.display().to_string());
+        problems.file_error(name, "the file is empty");
+    }
+    for root in &mut roots {
+        if let Value::Map(entries) = &mut root.value {
+            for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-")) {
+                expander.expand(&mut entry.value, &mut problems);
+            }
+        }
+    }
+    let merged = Merged::of(&roots, &mut problems);
+    let config = merged.read(&folders, &mut problems);
+    if problems.has_errors() {
+        return Err(problems.into_errors());
+    }
+    let hash = hash(&config);
+    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files })
+}
+
+/// All files put together.
+#[derive(Default)]
+struct Merged<'n> {
+    sections: HashMap<&'n str, &'n Entry>,
+    triggers: Vec<&'n Entry>,
+}
+
+impl<'n> Merged<'n> {
+    fn of(roots: &'n [Node], problems: &mut Problems) -> Self {
+        let mut merged = Self::default();
+        let mut names: HashMap<&str, At> = HashMap::new();
+        for root in roots {
+            if Keys::of(root, "the file", TOP_KEYS, problems).is_none() {
+                continue;
+            }
+            let Value::Map(entries) = &root.value else { continue };
+            for entry in entries.iter().filter(|entry| TOP_KEYS.contains(&entry.key.as_str())) {
+                match (entry.key.as_str(), &entry.value.value) {
+                    ("sources", _) => refuse_sources(entry, problems),
+                    ("triggers", Value::Map(triggers)) => {
+                        for trigger in triggers {
+                            merged.add_trigger(trigger, &mut names, problems);
+                        }
+                    }
+                    ("triggers", _) if entry.value.is_null() => {}
+                    ("triggers", _) => {
+                        let message =
+                            format!("`triggers`: expected names with triggers, found {}", entry.value.kind());
+                        problems.error(entry.value.at, message);
+                    }
+                    (key, _) => merged.add_section(key, entry, problems),
+                }
+            }
+        }
+        merged
+    }
+
+    fn add_section(&mut self, key: &'n str, entry: &'n Entry, problems: &mut Problems) {
+        match self.sections.get(key) {
+            Some(first) => {
+                let first = problems.named(first.key_at);
+                problems.error(entry.key_at, format!("`{key}` is already defined at {first}"));
+            }
+            None => {
+                self.sections.insert(key, entry);
+            }
+        }
+    }
+
+    fn add_trigger(&mut self, entry: &'n Entry, names: &mut HashMap<&'n str, At>, problems: &mut Problems) {
+        match names.get(entry.key.as_str()) {
+            Some(first) => {
+                let first = problems.named(*first);
+                let message = format!("trigger {} is already defined at {first}", quoted(&entry.key));
+                problems.error(entry.key_at, message);
+            }
+            None => {
+                names.insert(&entry.key, entry.key_at);
+                self.triggers.push(entry);
+            }
+        }
+    }
+
+    fn read(&self, folders: &[PathBuf], problems: &mut Problems) -> Config {
+        let section = |key: &str| self.sections.get(key).map(|entry| &entry.value);
+        let folder = folders.first().cloned().unwrap_or_default();
+        let http = read_http(section("http"), problems);
+        let admin = read_admin(section("admin"), problems);
+        let listeners = self.sections.get("admin").or_else(|| self.sections.get("http"));
+        check_ports(&http, &admin, listeners.map(|entry| entry.key_at), problems);
+        let defaults =
+            section("defaults").map(|node| Defaults::read(node, folders, problems)).unwrap_or_default();
+        Config {
+            http,
+            admin,
+            store: read_store(section("store"), folders, &folder, problems),
+            limits: read_limits(section("limits"), problems),
+            duplicates: read_duplicates(section("duplicates"), problems),
+            dead_letters_age: read_dead_letters(section("dead_letters"), problems),
+            shutdown_timeout: read_shutdown_timeout(section("shutdown_timeout"), problems),
+            triggers: self.read_triggers(&defaults, folders, problems),
+        }
+    }
+
+    fn read_triggers(
+        &self,
+        defaults: &Defaults,
+        folders: &[PathBuf],
+        problems: &mut Problems,
+    ) -> BTreeMap<String, Trigger> {
+        let read = |entry: &&Entry| {
+            let trigger = read_trigger(entry, defaults, folders, problems)?;
+            Some((entry.key.clone(), trigger))
+        };
+        self.triggers.iter().filter_map(read).collect()
+    }
+}
+
+fn refuse_sources(entry: &Entry, problems: &mut Problems) {
+    let node = &entry.value;
+    let empty = match &node.value {
+        Value::Map(entries) => entries.is_empty(),
+        Value::List(items) => items.is_empty(),
+        Value::Scalar(_) => node.is_null(),
+    };
+    if !empty {
+        let message = "this version has no `sources`: events come in over HTTP, and as replies of sinks";
+        problems.error(entry.key_at, message);
+    }
+}
