@@ -77,7 +77,7 @@ impl Dispatch {
                     runtime.reconfigure(active);
                     runtime
                 }
-                None => Runtime::new(active, state),
+                None => Runtime::new(active, state, core.state.books(state).unmatched),
             };
             core.runtimes.insert(id, runtime);
             if has_moved && is_gone {

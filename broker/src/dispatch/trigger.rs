@@ -25,7 +25,6 @@ pub struct Active {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub matched: AtomicU64,
-    pub unmatched: AtomicU64,
     pub accepted: AtomicU64,
     pub retriable: AtomicU64,
     pub rejected: AtomicU64,
@@ -85,6 +84,8 @@ pub struct Runtime {
     /// Whether the last attempt succeeded: the first failure after that is a warning.
     pub is_well: bool,
     pub is_catching_up: bool,
+    /// Of the books, when this process took the trigger up: its counters start at 0.
+    pub unmatched_at_start: u64,
 }
 
 /// Keys of an ordered trigger that are taken, and who waits for them.
@@ -106,7 +107,7 @@ struct Bucket {
 const READY_MAX: usize = 1024;
 
 impl Runtime {
-    pub fn new(active: Arc<Active>, state: &TriggerState) -> Self {
+    pub fn new(active: Arc<Active>, state: &TriggerState, unmatched_at_start: u64) -> Self {
         let order = (active.config.delivery.order != config::Order::None).then(Order::default);
         let redriven = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
         let ready = redriven.map(|((offset, redrive), _)| DeliveryId { trigger: active.id, offset: *offset, redrive: *redrive });
@@ -121,6 +122,7 @@ impl Runtime {
             last_error: None,
             is_well: true,
             is_catching_up: false,
+            unmatched_at_start,
             active,
         };
         runtime.reset_rate();

@@ -1,0 +1,206 @@
+//! Connections to sinks: resolved, checked, and secured.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use sluice_config as config;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Why a sink cannot be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("`{0}` is no URL this broker can deliver to")]
+    Url(String),
+    #[error("cannot read {}", path.display())]
+    File { path: PathBuf, source: rustls_pki_types::pem::Error },
+    #[error("{} holds no certificate", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("`tls.cert` and `tls.key` go together")]
+    HalfAnIdentity,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot resolve {host}: {source}")]
+    Resolve { host: String, source: io::Error },
+    #[error("{host} leads to {address}, a link-local or metadata address, which is not allowed")]
+    Forbidden { host: String, address: IpAddr },
+    #[error("{host} has no address")]
+    NoAddress { host: String },
+    #[error("cannot connect to {address}: {}", cause(.source))]
+    Refused { address: SocketAddr, source: io::Error },
+    #[error("tls: {0}")]
+    Tls(io::Error),
+}
+
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Where a sink is and how it is reached.
+pub struct Target {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    allow_link_local: bool,
+}
+
+impl Target {
+    pub fn new(host: &str, port: u16, sink: &config::HttpSink, is_https: bool) -> Result<Self, OpenError> {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = match is_https {
+            false => None,
+            true => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| OpenError::Url(sink.url.clone()))?;
+                Some((TlsConnector::from(Arc::new(tls_config(&sink.tls)?)), name))
+            }
+        };
+        Ok(Self { host, port, tls, allow_link_local: sink.allow_link_local })
+    }
+
+    /// Resolves the host and connects to the first address that answers; forbidden ones are never tried.
+    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+        let resolve = |source| ConnectError::Resolve { host: self.host.clone(), source };
+        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(resolve)?;
+        let mut failed = ConnectError::NoAddress { host: self.host.clone() };
+        for address in addresses {
+            if !self.allow_link_local && config::is_link_local(address.ip()) {
+                failed = ConnectError::Forbidden { host: self.host.clone(), address: address.ip() };
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return self.secure(stream).await,
+                Err(source) => failed = ConnectError::Refused { address, source },
+            }
+        }
+        Err(failed)
+    }
+
+    async fn secure(&self, stream: TcpStream) -> Result<Connection, ConnectError> {
+        stream.set_nodelay(true).map_err(ConnectError::Tls)?;
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some((connector, name)) => {
+                Stream::Tls(Box::new(connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?))
+            }
+        };
+        Ok(Connection { stream, received: Arc::new(AtomicU64::new(0)) })
+    }
+}
+
+fn tls_config(tls: &config::Tls) -> Result<ClientConfig, OpenError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots(tls.ca.as_deref())?);
+    let mut config = match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => {
+            let read = |source| OpenError::File { path: key.clone(), source };
+            builder.with_client_auth_cert(certificates(cert)?, PrivateKeyDer::from_pem_file(key).map_err(read)?)?
+        }
+        (None, None) => builder.with_no_client_auth(),
+        _ => return Err(OpenError::HalfAnIdentity),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, OpenError> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate)?;
+            }
+        }
+        // A machine without certificates fails at the first delivery, with that reason.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let read = |source| OpenError::File { path: path.to_path_buf(), source };
+    let all: Vec<_> = CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)?;
+    if all.is_empty() { Err(OpenError::NoCertificate(path.to_path_buf())) } else { Ok(all) }
+}
+
+/// A stream that knows how much came in, so that a connection the other side had closed can be told from an answer
+/// that was cut off.
+pub struct Connection {
+    stream: Stream,
+    pub received: Arc<AtomicU64>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        self.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(&self.stream, Stream::Plain(stream) if stream.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
