@@ -110,12 +110,16 @@ const TRIGGER: &str = r#"{"name":"t","sink":"http://s/","paused":false,"pending"
 
 #[test]
 fn triggers_are_listed_as_a_table() {
-    check("triggers", &[(200, &format!(r#"{{"items":[{TRIGGER}],"next":null}}"#))], &expect![[r#"
+    check(
+        "triggers",
+        &[(200, &format!(r#"{{"items":[{TRIGGER}],"next":null}}"#))],
+        &expect![[r#"
         > GET /api/v1/triggers?limit=500
         NAME  STATE   PENDING  RETRYING  DEAD  LAST ERROR  SINK
         t     active  4        0         1     -           http://s/
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -131,21 +135,32 @@ fn json_is_what_the_api_wrote() {
             exit 0
         "#]],
     );
-    check("triggers show t --json", &[(200, TRIGGER)], &expect![[r#"
+    check(
+        "triggers show t --json",
+        &[(200, TRIGGER)],
+        &expect![[r#"
         > GET /api/v1/triggers/t
         {"name":"t","sink":"http://s/","paused":false,"pending":4,"dead":1,"retrying":0}
         exit 0
-    "#]]);
-    check("dlq list --json", &[(200, r#"{"items":[],"next":null}"#)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "dlq list --json",
+        &[(200, r#"{"items":[],"next":null}"#)],
+        &expect![[r#"
         > GET /api/v1/dead-letters?limit=500
         []
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_shown_trigger_reads_as_lines() {
-    check("triggers show t", &[(200, TRIGGER)], &expect![[r#"
+    check(
+        "triggers show t",
+        &[(200, TRIGGER)],
+        &expect![[r#"
         > GET /api/v1/triggers/t
         name: t
         sink: http://s/
@@ -154,41 +169,58 @@ fn a_shown_trigger_reads_as_lines() {
         pending: 4
         retrying: 0
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_unknown_trigger_exits_1_with_the_detail() {
     let problem = r#"{"title":"Not Found","detail":"no trigger `nobody`"}"#;
-    check("triggers show nobody", &[(404, problem)], &expect![[r#"
+    check(
+        "triggers show nobody",
+        &[(404, problem)],
+        &expect![[r#"
         > GET /api/v1/triggers/nobody
         ! sluice: no trigger `nobody`
         exit 1
-    "#]]);
-    check("triggers pause nobody", &[(404, problem)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "triggers pause nobody",
+        &[(404, problem)],
+        &expect![[r#"
         > POST /api/v1/triggers/nobody/pause application/json {}
         ! sluice: no trigger `nobody`
         exit 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_trigger_is_paused_by_name() {
-    check("triggers pause a/b", &[(200, "{}")], &expect![[r#"
+    check(
+        "triggers pause a/b",
+        &[(200, "{}")],
+        &expect![[r#"
         > POST /api/v1/triggers/a%2Fb/pause application/json {}
         trigger `a/b`: paused
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn discard_does_not_ask_without_a_terminal() {
-    check("triggers discard t", &[(200, r#"{"discarded":3}"#)], &expect![[r#"
+    check(
+        "triggers discard t",
+        &[(200, r#"{"discarded":3}"#)],
+        &expect![[r#"
         > POST /api/v1/triggers/t/discard application/json {}
         trigger `t`: pending deliveries are moved to the dead letters
         discarded: 3
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -201,7 +233,10 @@ fn lists_follow_the_cursor_up_to_the_limit() {
         format!(r#"{{"items":[{}],"next":"c2"}}"#, event(7)),
     ];
     let answers = [(200, pages[0].as_str()), (200, pages[1].as_str())];
-    check("events list --limit 3 --type a --since 2026-01-31T12:00:00Z", &answers, &expect![[r#"
+    check(
+        "events list --limit 3 --type a --since 2026-01-31T12:00:00Z",
+        &answers,
+        &expect![[r#"
         > GET /api/v1/events?type=a&since=2026-01-31T12%3A00%3A00Z&limit=3
         > GET /api/v1/events?type=a&since=2026-01-31T12%3A00%3A00Z&limit=1&cursor=c%201
         OFFSET  RECEIVED  VIA  TYPE        SOURCE  ID
@@ -210,13 +245,17 @@ fn lists_follow_the_cursor_up_to_the_limit() {
         7       -         -    a\u{1b}[2J  /s      e7
         ! there are more than these 3; see --limit
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_event_is_shown_by_offset_and_by_source_and_id() {
     let event = r#"{"offset":"7","event":{"id":"x","data":{"n":1.0}},"deliveries":[]}"#;
-    check("events show 7", &[(200, event)], &expect![[r#"
+    check(
+        "events show 7",
+        &[(200, event)],
+        &expect![[r#"
         > GET /api/v1/events/7
         offset: 7
         deliveries: none
@@ -225,63 +264,96 @@ fn an_event_is_shown_by_offset_and_by_source_and_id() {
           data:
             n: 1.0
         exit 0
-    "#]]);
-    check("events show /s?a x --json", &[(200, event)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "events show /s?a x --json",
+        &[(200, event)],
+        &expect![[r#"
         > GET /api/v1/events/by-id?source=%2Fs%3Fa&id=x
         {"offset":"7","event":{"id":"x","data":{"n":1.0}},"deliveries":[]}
         exit 0
-    "#]]);
-    check("events show --raw 7", &[(200, event)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "events show --raw 7",
+        &[(200, event)],
+        &expect![[r#"
         > GET /api/v1/events/7
         {"id":"x","data":{"n":1.0}}
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_selection_of_dead_letters_is_ids_or_filters_or_all() {
-    check("dlq redrive a b --to other", &[(200, r#"{"redriven":2}"#)], &expect![[r#"
+    check(
+        "dlq redrive a b --to other",
+        &[(200, r#"{"redriven":2}"#)],
+        &expect![[r#"
         > POST /api/v1/dead-letters/redrive application/json {"ids":["a","b"],"to":"other"}
         redriven: 2
         exit 0
-    "#]]);
-    check("dlq redrive --trigger t --since 2026-01-31T12:00:00Z --dry-run", &[(200, "{}")], &expect![[r#"
+    "#]],
+    );
+    check(
+        "dlq redrive --trigger t --since 2026-01-31T12:00:00Z --dry-run",
+        &[(200, "{}")],
+        &expect![[r#"
         > POST /api/v1/dead-letters/redrive application/json {"dry_run":true,"since":"2026-01-31T12:00:00Z","trigger":"t"}
         exit 0
-    "#]]);
-    check("dlq purge --all", &[(200, r#"{"purged":5}"#)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "dlq purge --all",
+        &[(200, r#"{"purged":5}"#)],
+        &expect![[r#"
         > POST /api/v1/dead-letters/purge application/json {"all":true}
         purged: 5
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_redrive_whose_target_is_gone_exits_1() {
-    check("dlq redrive a", &[(409, r#"{"detail":"dead letter `a`: trigger `t` is gone"}"#)], &expect![[r#"
+    check(
+        "dlq redrive a",
+        &[(409, r#"{"detail":"dead letter `a`: trigger `t` is gone"}"#)],
+        &expect![[r#"
         > POST /api/v1/dead-letters/redrive application/json {"ids":["a"]}
         ! sluice: dead letter `a`: trigger `t` is gone
         exit 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_wrong_configuration_on_reload_exits_78() {
     let problem =
         r#"{"detail":"the configuration is wrong","errors":["sluice.yaml:3:5: unknown key `fliters`"]}"#;
-    check("reload", &[(422, problem)], &expect![[r#"
+    check(
+        "reload",
+        &[(422, problem)],
+        &expect![[r#"
         > POST /api/v1/config/reload application/json {}
         ! the configuration is wrong
         ! sluice.yaml:3:5: unknown key `fliters`
         exit 78
-    "#]]);
-    check("reload", &[(200, r#"{"added":["a"],"changed":[],"removed":[]}"#)], &expect![[r#"
+    "#]],
+    );
+    check(
+        "reload",
+        &[(200, r#"{"added":["a"],"changed":[],"removed":[]}"#)],
+        &expect![[r#"
         > POST /api/v1/config/reload application/json {}
         added: a
         changed: none
         removed: none
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -334,25 +406,35 @@ fn flags_make_an_event_in_binary_mode() {
         "--ext",
         "k=v",
     ];
-    check_publish(&words, "", &[(202, "Sluice-Offset: 17\r\n")], &expect![[r#"
+    check_publish(
+        &words,
+        "",
+        &[(202, "Sluice-Offset: 17\r\n")],
+        &expect![[r#"
         > POST /events ce-specversion: 1.0 ce-type: a.b ce-source: /s ce-subject: %C3%A9 ce-k: v application/json {"n": 1}
         17
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn one_event_a_line_is_published_in_order() {
     let input = "{\"id\": \"1\"}\n{\"id\": \"2\"}\n";
     let answers = [(202, "Sluice-Offset: 1\r\n"), (202, "Sluice-Offset: 1\r\nSluice-Duplicate: true\r\n")];
-    check_publish(&["publish", "-"], input, &answers, &expect![[r#"
+    check_publish(
+        &["publish", "-"],
+        input,
+        &answers,
+        &expect![[r#"
         > POST /events application/cloudevents+json; charset=utf-8 {"id": "1"}
         > POST /events application/cloudevents+json; charset=utf-8 {"id": "2"}
         1
         1
         ! standard input, event 2 is a duplicate and was not stored again
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -413,8 +495,13 @@ fn a_refused_event_exits_1_with_the_problem() {
             exit 1
         "#]],
     );
-    check_publish(&["publish", "-"], " \n", &[], &expect![[r#"
+    check_publish(
+        &["publish", "-"],
+        " \n",
+        &[],
+        &expect![[r#"
         ! sluice: standard input holds no event
         exit 1
-    "#]]);
+    "#]],
+    );
 }

@@ -19,10 +19,11 @@ const PAGE_ITEMS_MAX: usize = 500;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Access {
     /// Where the broker's operators' listener is
-    #[arg(long, global = true, env = "SLUICE_ADMIN", default_value = DEFAULT_URL, value_name = "URL")]
+    #[arg(long, global = true, env = "SLUICE_ADMIN", default_value = DEFAULT_URL, value_name = "URL",
+          help_heading = "Common options")]
     pub admin: String,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
 }
 

@@ -44,7 +44,14 @@ Exit codes: 0 done, 1 failed, 2 usage, 78 wrong configuration."
 )]
 pub struct Cli {
     /// How log lines on standard error are written; the environment variable SLUICE_LOG filters them
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Common options"
+    )]
     pub log: LogFormat,
     #[command(subcommand)]
     pub command: Command,
@@ -187,7 +194,7 @@ impl Command {
                 store_repair(&dir, accept_loss)
             }
             Self::Sink(args) => block_on(sink::sink(args)),
-            Self::Bench(args) => bench::bench(&args),
+            Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
             Self::Completions { shell } => completions(shell),

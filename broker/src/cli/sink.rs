@@ -192,7 +192,7 @@ fn describe_event(text: &mut String, event: &JsonEvent) {
         event.get("datacontenttype").map_or_else(|| "application/json".into(), |value| unquoted(value));
     match (event.get("data"), event.get("data_base64")) {
         (Some(data), _) if media_type.contains("json") => {
-            describe_data(text, &media_type, data.get().as_bytes())
+            describe_data(text, &media_type, data.get().as_bytes());
         }
         (Some(data), _) => describe_data(text, &media_type, unquoted(data).as_bytes()),
         (None, Some(data)) => {
