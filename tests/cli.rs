@@ -1,4 +1,5 @@
 //! The client commands, run as a user runs them, against an admin API that answers by a script.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

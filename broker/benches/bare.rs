@@ -110,7 +110,7 @@ fn write(
         let mut events = Vec::with_capacity(batch.len());
         for publish in batch.drain(..) {
             // A publisher that has gone does not need the answer.
-            drop(publish.stored.send(()));
+            let _ = publish.stored.send(());
             events.push(publish.event);
         }
         for event in events {
