@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Table, Tone, cell, confirmed, describe, print, print_line, print_list};
+use super::output::{Table, Tone, cell, confirmed, print_answer, print_list};
 use super::time::moment;
 use super::{Error, usage};
 
@@ -170,10 +170,7 @@ pub async fn dlq(args: Args) -> Result<(), Error> {
         }
         Command::Show { id } => {
             let answer = client.get(&format!("dead-letters/{}", percent_encoded(&id))).await?;
-            if json {
-                return print_line(answer.text.trim_end());
-            }
-            print(&describe(&answer.document()?, FIELDS))
+            print_answer(&answer, json, FIELDS)
         }
         Command::Redrive { selection, to, dry_run } => {
             let mut body = selection.body("redrive")?;
@@ -220,10 +217,7 @@ async fn act(
         body.insert("dry_run".into(), true.into());
     }
     let answer = client.post(&format!("dead-letters/{verb}"), &Value::Object(body)).await?;
-    if json {
-        return print_line(if answer.text.trim().is_empty() { "{}" } else { answer.text.trim_end() });
-    }
-    print(&describe(&answer.document()?, &["dry_run", "count", "ids"]))
+    print_answer(&answer, json, &["dry_run", "count", "ids"])
 }
 
 fn dead_letter_table(items: &[Value]) -> Table {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::Error;
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Table, Tone, cell, describe, print, print_line, print_list};
+use super::output::{Table, Tone, cell, print_answer, print_json, print_list};
 use super::time::moment;
 
 /// List and show stored events.
@@ -104,12 +104,9 @@ pub async fn events(args: Args) -> Result<(), Error> {
             let answer = client.get(&path).await?;
             if raw {
                 let stored: Stored = answer.read()?;
-                return print_line(stored.event.get());
+                return print_json(stored.event.get());
             }
-            if json {
-                return print_line(answer.text.trim_end());
-            }
-            print(&describe(&answer.document()?, FIELDS))
+            print_answer(&answer, json, FIELDS)
         }
     }
 }

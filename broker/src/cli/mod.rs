@@ -1,7 +1,8 @@
 //! The command line: what the commands are, and those of them that are clients of a running broker.
 //!
 //! A client command knows the admin API (`/api/v1/...`) and nothing else of the broker. With `--json` it prints the
-//! API's own text, so that no number and no field is lost on the way; without, a table or a description in which
+//! API's own text, so that no number and no field is lost on the way (misleading characters in strings become escapes
+//! of the same value); without, a table or a description in which
 //! control characters are escaped, because what is shown may come from anybody who can publish.
 
 mod admin;

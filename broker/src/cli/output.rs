@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Error;
-use super::admin::Items;
+use super::admin::{Answer, Items};
 
 /// How a line or cell stands out on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,19 +89,18 @@ pub fn escaped(text: &str) -> String {
             '\n' => safe.push_str("\\n"),
             '\r' => safe.push_str("\\r"),
             '\t' => safe.push_str("\\t"),
-            // Directional and invisible format characters make text read as what it is not.
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{61c}' => {
-                safe.extend(character.escape_unicode());
-            }
-            _ if character.is_control() => safe.extend(character.escape_unicode()),
+            _ if misleads(character) => safe.extend(character.escape_unicode()),
             _ => safe.push(character),
         }
     }
     safe
+}
+
+/// Control characters, and the directional and invisible ones that make text read as what it is not.
+fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character, '\u{feff}' | '\u{61c}')
 }
 
 /// As [`escaped`], but line breaks and tabs stay.
@@ -176,6 +175,30 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// Prints what the broker answered: its JSON, or a description of it with some fields first.
+pub fn print_answer(answer: &Answer, json: bool, first: &[&str]) -> Result<(), Error> {
+    if json {
+        return print_json(if answer.text.trim().is_empty() { "{}" } else { &answer.text });
+    }
+    let document = answer.document()?;
+    if document.is_null() { Ok(()) } else { print(&describe(&document, first)) }
+}
+
+/// Prints a JSON document as it is, except that characters a terminal might obey become escapes of the same value.
+/// Those below U+0020 are escapes already; the others can only stand in strings.
+pub fn print_json(text: &str) -> Result<(), Error> {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for character in text.trim_end().chars() {
+        if misleads(character) && !character.is_ascii_whitespace() {
+            safe.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe.push('\n');
+    print(&safe)
+}
+
 /// Prints the items of a list: a JSON array, or what `table` makes of them.
 pub fn print_list(
     list: &Items,
@@ -184,7 +207,7 @@ pub fn print_list(
     table: impl FnOnce(&[Value]) -> Table,
 ) -> Result<(), Error> {
     if json {
-        return print(&json_array(&list.items));
+        return print_json(&json_array(&list.items));
     }
     let items = list.items.iter().map(|item| serde_json::from_str(item.get()));
     let items: Vec<Value> = items

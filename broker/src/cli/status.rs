@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Error;
 use super::admin::{self, Client};
-use super::output::{describe, escaped_lines, print, print_line};
+use super::output::{escaped_lines, print_answer};
 
 /// Show the configuration in force.
 #[derive(Debug, clap::Args)]
@@ -48,20 +48,10 @@ pub async fn reload(args: admin::Access) -> Result<(), Error> {
             });
         }
     };
-    if args.json {
-        return print_line(if answer.text.trim().is_empty() { "{}" } else { answer.text.trim_end() });
-    }
-    let document = answer.document()?;
-    if !document.is_object() {
-        return print_line("reloaded");
-    }
-    print(&describe(&document, &["added", "changed", "removed"]))
+    print_answer(&answer, args.json, &["added", "changed", "removed"])
 }
 
 async fn show(args: &admin::Access, path: &str, fields: &[&str]) -> Result<(), Error> {
     let answer = Client::new(args)?.get(path).await?;
-    if args.json {
-        return print_line(answer.text.trim_end());
-    }
-    print(&describe(&answer.document()?, fields))
+    print_answer(&answer, args.json, fields)
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Table, Tone, cell, confirmed, describe, print, print_line, print_list};
+use super::output::{Table, Tone, cell, confirmed, print_answer, print_line, print_list};
 use super::{Error, usage};
 
 /// Triggers are written by hand: there are at most some ten thousand.
@@ -92,10 +92,7 @@ pub async fn triggers(args: Args) -> Result<(), Error> {
         }
         Command::Show { name } => {
             let answer = client.get(&path(&name, "")).await?;
-            if json {
-                return print_line(answer.text.trim_end());
-            }
-            print(&describe(&answer.document()?, FIELDS))
+            print_answer(&answer, json, FIELDS)
         }
         Command::Pending { name, limit } => {
             let list = client.list(&path(&name, "/pending"), &Query::default(), limit).await?;
@@ -134,21 +131,15 @@ async fn change(client: &mut Client, name: &str, change: Change, json: bool) -> 
         Change::Discard => ("discard", "pending deliveries are moved to the dead letters"),
     };
     let answer = client.post(&path(name, &format!("/{verb}")), &json!({})).await?;
-    if json {
-        return print_line(if answer.text.trim().is_empty() { "{}" } else { answer.text.trim_end() });
+    if !json {
+        print_line(&format!("trigger `{name}`: {done}"))?;
     }
-    print_line(&format!("trigger `{name}`: {done}"))?;
-    let document = answer.document()?;
-    if document.is_object() { print(&describe(&document, FIELDS)) } else { Ok(()) }
+    print_answer(&answer, json, FIELDS)
 }
 
 async fn unmatched(client: &mut Client, json: bool) -> Result<(), Error> {
     let answer = client.get("unmatched").await?;
-    if json {
-        return print_line(answer.text.trim_end());
-    }
-    let document = answer.document()?;
-    print(&describe(&document, &["types", "idle", "never_seen", "type", "trigger", "count", "last_at"]))
+    print_answer(&answer, json, &["types", "idle", "never_seen", "type", "trigger", "count", "last_at"])
 }
 
 fn trigger_table(items: &[Value]) -> Table {
