@@ -1,12 +1,20 @@
-//! Sluice, a CloudEvents event broker: what the binary is made of.
+//! Sluice, a CloudEvents event broker: what the binary is made of. In the order of an event's way through it:
 
-pub mod admin;
-pub mod delivery;
-pub mod dispatch;
+pub mod cli;
+pub mod run;
+
 pub mod edge;
 pub mod ingress;
 pub mod intake;
-pub mod routing;
-pub mod run;
-pub mod sink;
+
 pub mod store;
+
+pub mod routing;
+
+pub mod dispatch;
+
+pub mod delivery;
+
+pub mod sink;
+
+pub mod admin;

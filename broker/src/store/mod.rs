@@ -72,7 +72,7 @@ use tokio::sync::oneshot;
 pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
-pub use open::{OpenError, Opened, Options, open};
+pub use open::{OpenError, Opened, Options, Recovery, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,

@@ -1,0 +1,360 @@
+//! `sluice run`: puts the parts together, and takes them apart again in the order of the flow.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_adapters::Publisher;
+use sluice_config::{self as config, Config, Loaded};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin, Reload};
+use crate::cli::{Error, LogFormat};
+use crate::delivery::Reason;
+use crate::dispatch::{self, Dispatch};
+use crate::edge::{Edge, EdgeLimits};
+use crate::ingress::{self, Gate, GateState, Ingress};
+use crate::intake;
+use crate::store::{self, LogRecord, Options, RealDisk, WindowSize, clock};
+
+const GATE_INTERVAL: Duration = Duration::from_millis(50);
+const GRACE_INTERVAL: Duration = Duration::from_secs(5);
+const RELOADS_WAITING: usize = 8;
+/// What a segment must have room for besides the largest batch.
+const SEGMENT_OVERHEAD: u64 = 1 << 20;
+
+/// Loads a configuration and prints what it warns of.
+pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
+    let env = |name: &str| std::env::var(name).ok();
+    let loaded = config::load(paths, &env).map_err(|errors| Error::Configuration(errors.to_string()))?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    Ok(loaded)
+}
+
+/// `sluice check`.
+pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
+    let loaded = load(paths)?;
+    dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
+    println!("ok: {} triggers in {} files, hash {}", loaded.config.triggers.len(), loaded.files.len(), loaded.hash);
+    Ok(())
+}
+
+fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))
+}
+
+/// Runs the broker until a signal or a failing disk ends it.
+pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
+    start_log(log);
+    let loaded = load(&paths)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|cause| Error::failed_because("cannot start", cause))?;
+    let ended = runtime.block_on(serve(paths, loaded));
+    // Reads of the log that nobody waits for any more must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(is_terminal()).try_init(),
+    };
+    // A second call in one process keeps the first log.
+    drop(started);
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// The parts of a running broker that a reload touches.
+struct Running {
+    paths: Vec<PathBuf>,
+    config: Config,
+    shown: Arc<Mutex<Value>>,
+    dispatch: Dispatch,
+    reload_success: Arc<AtomicBool>,
+}
+
+async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
+    let config = loaded.config;
+    let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
+    let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
+    let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
+    let signals = Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
+
+    let options = options(&config);
+    let opened = tokio::task::block_in_place(|| store::open(Arc::new(RealDisk), &options));
+    let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
+    report_recovery(&opened.recovery);
+    let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
+    let (publish, requests) = mpsc::channel(intake::REQUESTS_MAX);
+    tokio::spawn(intake::run(requests, opened.log.clone()));
+    dispatch.adopt(prepared).await.map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
+    tokio::spawn(dispatch.clone().route(opened.tail));
+    tokio::spawn(dispatch.clone().tick());
+    tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
+
+    let gate = Gate::default();
+    let counters = Arc::new(ingress::Counters::default());
+    let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
+    let reload_success = Arc::new(AtomicBool::new(true));
+    let (reloads, reload_requests) = mpsc::channel(RELOADS_WAITING);
+    let (stop_public, stopped) = watch::channel(false);
+    let (stop_operators, operators_stopped) = watch::channel(false);
+    let limits = EdgeLimits {
+        connections: config.limits.connections,
+        drain_deadline: config.shutdown_timeout,
+        ..EdgeLimits::default()
+    };
+    let ingress = ingress::router(Ingress {
+        publisher: Publisher::new("http", publish),
+        limits: config.limits,
+        webhook_origins: config.http.webhook_origins.clone(),
+        gate: gate.clone(),
+        metrics: Arc::clone(&counters),
+    });
+    let admin = admin::router(Admin {
+        dispatch: dispatch.clone(),
+        gate: gate.clone(),
+        counters,
+        config: Arc::clone(&shown),
+        reloads,
+        reload_success: Arc::clone(&reload_success),
+        hosts: Arc::new(hosts(&config, operators.local_addr())),
+        started_at_ms: clock::wall_ms(),
+    });
+    let addresses = (public.local_addr(), operators.local_addr());
+    let public = tokio::spawn(public.serve(ingress, limits.clone(), stopped));
+    let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
+    gate.set(GateState::Ready);
+    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
+    greet(&config, addresses, loaded.files.len());
+
+    let timeout = config.shutdown_timeout;
+    let mut running = Running { paths, config, shown, dispatch: dispatch.clone(), reload_success };
+    let mut ended = opened.ended;
+    let failure = running.until_stopped(signals, reload_requests, &mut ended).await;
+    if let Some(error) = failure {
+        gate.set(GateState::Failed(error.to_string()));
+        return Err(error);
+    }
+    gate.set(GateState::Draining);
+    info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
+    stop_public.send_replace(true);
+    let (left, _) = tokio::join!(dispatch.drain(timeout), public);
+    if left > 0 {
+        warn!(left, "deliveries did not end in time and will be made again at the next start");
+    }
+    stop_operators.send_replace(true);
+    drop(operators.await);
+    dispatch.log().stop();
+    match ended.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::StoreWrite(format!("the store could not be closed: {error}"))),
+        Err(_) => Err(Error::StoreWrite("the store's writer ended in a panic".into())),
+    }
+}
+
+fn bind_error(error: &crate::edge::BindError) -> Error {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Error::failed(format!("{error}{cause}"))
+}
+
+fn options(config: &Config) -> Options {
+    let store = &config.store;
+    Options {
+        dir: std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone()),
+        segment_bytes: store.segment_bytes.max(config.limits.batch_bytes as u64 * 2 + SEGMENT_OVERHEAD),
+        retention_bytes: store.retention_bytes,
+        retention_age_ms: store.retention_age.as_millis() as u64,
+        stop_percent: store.watermark.stop_percent,
+        resume_percent: store.watermark.resume_percent,
+        free_bytes: store.watermark.free_bytes,
+        outstanding: store.outstanding,
+        skip_damage: store.on_damage == config::OnDamage::Skip,
+        window: config.duplicates.map(|duplicates| WindowSize {
+            window_ms: duplicates.window.as_millis() as u64,
+            entries: duplicates.entries,
+        }),
+    }
+}
+
+fn report_recovery(recovery: &store::Recovery) {
+    if recovery.torn_bytes > 0 {
+        warn!(bytes = recovery.torn_bytes, "the last crash tore the end of the log; the torn bytes are in set-aside");
+    }
+    if recovery.gaps > 0 {
+        error!(gaps = recovery.gaps, "the log was damaged; the lost offsets are recorded as gaps (store.on_damage: skip)");
+    }
+    if recovery.took > Duration::from_secs(1) {
+        info!(duration_ms = recovery.took.as_millis() as u64, frames = recovery.frames, "recovered the log");
+    }
+}
+
+/// Values of `Host` that name the operators' listener.
+fn hosts(config: &Config, address: std::net::SocketAddr) -> Vec<String> {
+    let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+    let port = address.port();
+    hosts.extend([address.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    hosts
+}
+
+fn shown(config: &Config, hash: &str) -> Value {
+    let mut shown = config::to_json(config);
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("hash".into(), Value::String(hash.to_owned()));
+    }
+    shown
+}
+
+fn greet(config: &Config, (public, operators): (std::net::SocketAddr, std::net::SocketAddr), files: usize) {
+    let triggers = config.triggers.len();
+    eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
+    eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
+    eprintln!("{triggers} triggers from {files} files; events are kept in {}", config.store.dir.display());
+    eprintln!(
+        "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
+         -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
+    );
+    eprintln!("next: sluice triggers --admin http://{operators}; 0 sources not up");
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Running {
+    /// Serves reloads until a signal (`None`) or the end of the writer.
+    async fn until_stopped(
+        &mut self,
+        mut signals: Signals,
+        mut reloads: mpsc::Receiver<Reload>,
+        ended: &mut oneshot::Receiver<std::io::Result<()>>,
+    ) -> Option<Error> {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return None,
+                _ = signals.interrupt.recv() => return None,
+                _ = signals.hangup.recv() => match self.reload().await {
+                    Ok(changes) => info!(%changes, "reloaded the configuration"),
+                    Err(errors) => eprintln!("{errors}"),
+                },
+                Some(Reload { answer }) = reloads.recv() => {
+                    // Whoever asked may have gone away; the reload holds all the same.
+                    drop(answer.send(self.reload().await));
+                }
+                result = &mut *ended => return Some(match result {
+                    Ok(Err(error)) => Error::StoreWrite(format!("the store cannot be written any more: {error}")),
+                    Ok(Ok(())) | Err(_) => Error::StoreWrite("the store's writer ended unexpectedly".into()),
+                }),
+            }
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or changes nothing and says why.
+    async fn reload(&mut self) -> Result<Value, String> {
+        let reloaded = self.try_reload().await;
+        self.reload_success.store(reloaded.is_ok(), Ordering::Relaxed);
+        if reloaded.is_err() {
+            warn!("the configuration is wrong and was not reloaded; the old one keeps running");
+        }
+        reloaded
+    }
+
+    async fn try_reload(&mut self) -> Result<Value, String> {
+        let env = |name: &str| std::env::var(name).ok();
+        let loaded = config::load(&self.paths, &env).map_err(|errors| errors.to_string())?;
+        let changes = config::changes(&self.config, &loaded.config);
+        if !changes.refused.is_empty() {
+            let keys = changes.refused.join("`, `");
+            return Err(format!("`{keys}` cannot be changed while the broker runs; restart it"));
+        }
+        let prepared = dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+        self.dispatch.adopt(prepared).await.map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
+        let needs_restart: Vec<&str> = [
+            ("limits", self.config.limits != loaded.config.limits),
+            ("duplicates", self.config.duplicates != loaded.config.duplicates),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect();
+        self.config = loaded.config;
+        let pending: Vec<Value> = changes.removed.iter().map(|name| self.frozen(name)).collect();
+        Ok(json!({
+            "hash": loaded.hash,
+            "added": changes.added,
+            "changed": changes.changed,
+            "removed": changes.removed,
+            "frozen": pending,
+            "needs_restart": needs_restart,
+        }))
+    }
+
+    /// How much a removed trigger still owes.
+    fn frozen(&self, name: &str) -> Value {
+        let core = self.dispatch.core();
+        let entry = core.state.set.triggers.iter().find(|entry| entry.name == name);
+        let state = entry.and_then(|entry| core.state.triggers.get(&entry.id));
+        let pending = state.map_or(0, |state| core.state.books(state).pending());
+        json!({ "trigger": name, "pending": pending })
+    }
+}
+
+/// Closes the gate while the store is full and opens it again.
+async fn watch_room(dispatch: Dispatch, gate: Gate) {
+    loop {
+        tokio::time::sleep(GATE_INTERVAL).await;
+        gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
+    }
+}
+
+/// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
+async fn keep_promises(dispatch: Dispatch, grace: Duration) {
+    loop {
+        tokio::time::sleep(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL))).await;
+        let now = clock::wall_ms();
+        let expired: Vec<_> = {
+            let core = dispatch.core();
+            let is_expired = |at: Option<u64>| at.is_some_and(|at| at + grace.as_millis() as u64 <= now);
+            let entries = core.state.set.triggers.iter().filter(|entry| is_expired(entry.removed_at_ms));
+            entries.map(|entry| (entry.id, entry.name.clone())).collect()
+        };
+        for (id, name) in expired {
+            match dispatch.discard(id, Reason::TriggerRemoved).await {
+                Ok(0) => {}
+                Ok(moved) => warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters"),
+                Err(refusal) => warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet"),
+            }
+            let mut core = dispatch.core();
+            let owes_nothing = core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
+            if owes_nothing && !core.state.dead.keys().any(|dead| dead.trigger == id) {
+                core.record(LogRecord::Dropped(id));
+            }
+        }
+    }
+}
