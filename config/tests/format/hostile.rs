@@ -70,10 +70,10 @@ fn a_file_has_a_limit_of_values() {
     check(
         &format!("x-a: [\n{}]\n", "1, 2, 3,\n".repeat(200_000)),
         expect![[r#"
-        sluice.yaml:166668:7: more than 500000 values in one file
-        166668 | 1, 2, 3,
-              |       ^
-    "#]],
+            sluice.yaml:166668:7: more than 500000 values in one file
+            166668 | 1, 2, 3,
+                   |       ^
+        "#]],
     );
 }
 
