@@ -8,6 +8,9 @@ const DIAGNOSTICS_MAX: usize = 100;
 const SNIPPET_CHARS_MAX: usize = 110;
 /// A quoted value in a message is cut after this many characters.
 const VALUE_CHARS_MAX: usize = 60;
+/// How far to the left of a snippet a key is looked for whose value is a secret, and how long that key may be.
+const SECRET_CHARS_MAX: usize = 2_000;
+const SECRET_KEY_BYTES_MAX: usize = 64;
 
 /// A place in one of the files that are being loaded. Lines and columns begin at 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,8 +172,7 @@ impl Problems {
         }
         let file = self.sources[at.file].name.clone();
         let position = Some((at.line, at.column));
-        let shown = snippet == Snippet::Shown && !line_may_hold_secret(self.line(at));
-        let snippet = shown.then(|| self.snippet(at));
+        let snippet = if snippet == Snippet::Shown { self.snippet(at) } else { None };
         let diagnostic = Diagnostic { severity, file, position, message, snippet };
         match severity {
             Severity::Error => self.errors.push((Some(at), diagnostic)),
@@ -182,15 +184,24 @@ impl Problems {
         self.sources[at.file].text.lines().nth(at.line - 1).unwrap_or("")
     }
 
-    fn snippet(&self, at: At) -> String {
+    /// The line around a place, unless it could show a secret.
+    fn snippet(&self, at: At) -> Option<String> {
         let line = self.line(at);
         let from = at.column.saturating_sub(SNIPPET_CHARS_MAX * 2 / 3);
-        let shown: String = line.chars().skip(from).take(SNIPPET_CHARS_MAX).map(printable).collect();
+        // A secret that is cut at the left has its key further left.
+        let before = from.min(SECRET_CHARS_MAX);
+        let around: String = line.chars().skip(from - before).take(before + SNIPPET_CHARS_MAX).collect();
+        if may_hold_secret(&around) {
+            return None;
+        }
+        let shown: String = around.chars().skip(before).map(printable).collect();
         let shown = shown.trim_end();
         let indent = at.column - 1 - from;
         let left = shown.chars().count().saturating_sub(indent);
         let carets = "^".repeat(at.length.min(left).max(1));
-        format!("{:>5} | {shown}\n      | {}{carets}", at.line, " ".repeat(indent))
+        let number = format!("{:>5}", at.line);
+        let (margin, indent) = (" ".repeat(number.len()), " ".repeat(indent));
+        Some(format!("{number} | {shown}\n{margin} | {indent}{carets}"))
     }
 }
 
@@ -203,16 +214,15 @@ pub(crate) fn names_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a line could show a secret that is written into the file: after a key that names one.
-fn line_may_hold_secret(line: &str) -> bool {
-    let key = |before: &str| {
-        before
-            .trim_end_matches(['"', '\'', ' '])
-            .rsplit([' ', '{', ',', '"', '\''])
-            .next()
-            .is_some_and(names_secret)
-    };
-    !line.contains("${") && line.match_indices(':').any(|(colon, _)| key(&line[..colon]))
+/// Whether a piece of a line could show a secret that is written into the file: after a key that names one.
+fn may_hold_secret(text: &str) -> bool {
+    text.match_indices(':').any(|(colon, _)| {
+        let start = text.floor_char_boundary(colon.saturating_sub(SECRET_KEY_BYTES_MAX));
+        let key = text[start..colon].trim_end_matches(['"', '\'', ' ']);
+        let key = key.rsplit([' ', '{', ',', '"', '\'']).next().unwrap_or(key);
+        let value = text[colon + 1..].split(',').next().unwrap_or("");
+        names_secret(key) && !value.contains("${")
+    })
 }
 
 /// Quotes a value for a message: cut, and without control characters.

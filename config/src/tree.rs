@@ -1,6 +1,6 @@
 //! YAML as a tree in which every node knows its place.
 //!
-//! Built from parser events instead of through serde: the conversion can then point at exactly the scalar that is wrong, go on
+//! Built from the events of granit-parser (the parser beneath serde-saphyr) instead of through serde: the conversion can then point at exactly the scalar that is wrong, go on
 //! after an error, and tell `no` in quotes from `no`. Everything is bounded before it is built: file size by the caller, depth,
 //! nodes, and what aliases may add.
 
