@@ -571,7 +571,8 @@ fn a_sink_prints_what_it_is_sent_and_answers_as_told() {
           id: 2
           data (application/json, 7 bytes):
         [1,  2]
-    "##]].assert_eq(&sink.printed_until("[1,  2]\n"));
+    "##]]
+    .assert_eq(&sink.printed_until("[1,  2]\n"));
 }
 
 #[test]

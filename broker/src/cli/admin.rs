@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::Error;
 use super::connection::{Connection, Endpoint, percent_encoded};
+use super::output::{Form, escaped_lines};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8081";
 /// What is asked for at once; the broker may give fewer.
@@ -25,6 +26,12 @@ pub struct Access {
     /// Print JSON
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
+}
+
+impl Access {
+    pub fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
 }
 
 /// The admin API of one broker.
@@ -161,24 +168,22 @@ impl Answer {
 impl Problem {
     pub(super) fn read(status: StatusCode, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
-        let mut lines = Vec::new();
         let said = ["detail", "title"].iter().find_map(|field| document[field].as_str());
-        match said {
-            Some(said) => lines.push(said.to_owned()),
-            None => lines.push(format!("the broker answered {status}")),
-        }
+        let mut text = said.map_or_else(|| format!("the broker answered {status}"), str::to_owned);
         for error in document["errors"].as_array().into_iter().flatten() {
-            lines.push(error.as_str().map_or_else(|| error.to_string(), str::to_owned));
+            let error = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+            // A detail may hold its errors already.
+            if !text.contains(&error) {
+                text.push('\n');
+                text.push_str(&error);
+            }
         }
-        // A detail that already holds its errors does not need them twice.
-        let detail = lines[0].clone();
-        lines.dedup_by(|line, _| detail.contains(line.as_str()));
-        Self { status, text: lines.join("\n") }
+        Self { status, text }
     }
 }
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
-        Self::failed(super::output::escaped_lines(&problem.text))
+        Self::failed(escaped_lines(&problem.text))
     }
 }

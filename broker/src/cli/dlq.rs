@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Table, Tone, cell, confirmed, print_answer, print_list};
+use super::output::{Form, Table, Tone, cell, confirmed, print_answer, print_list};
 use super::time::moment;
 use super::{Error, usage};
 
@@ -158,7 +158,7 @@ impl Selection {
 
 pub async fn dlq(args: Args) -> Result<(), Error> {
     let mut client = Client::new(&args.admin)?;
-    let json = args.admin.json;
+    let form = args.admin.form();
     match args.command {
         Command::List { filters, limit } => {
             let query = filters
@@ -166,16 +166,16 @@ pub async fn dlq(args: Args) -> Result<(), Error> {
                 .into_iter()
                 .fold(Query::default(), |query, (name, value)| query.with(name, value));
             let list = client.list("dead-letters", &query, limit).await?;
-            print_list(&list, json, "no dead letters", dead_letter_table)
+            print_list(&list, form, "no dead letters", dead_letter_table)
         }
         Command::Show { id } => {
             let answer = client.get(&format!("dead-letters/{}", percent_encoded(&id))).await?;
-            print_answer(&answer, json, FIELDS)
+            print_answer(&answer, form, FIELDS)
         }
         Command::Redrive { selection, to, dry_run } => {
             let mut body = selection.body("redrive")?;
             body.extend(to.map(|to| ("to".to_owned(), to.into())));
-            act(&mut client, "redrive", body, dry_run, json).await
+            act(&mut client, "redrive", body, dry_run, form).await
         }
         Command::Purge { selection, dry_run, yes } => {
             let body = selection.body("purge")?;
@@ -183,7 +183,7 @@ pub async fn dlq(args: Args) -> Result<(), Error> {
             if !yes && !dry_run && !confirmed(&question)? {
                 return Err(Error::failed("nothing was purged"));
             }
-            act(&mut client, "purge", body, dry_run, json).await
+            act(&mut client, "purge", body, dry_run, form).await
         }
     }
 }
@@ -211,13 +211,13 @@ async fn act(
     verb: &str,
     mut body: Map<String, Value>,
     dry_run: bool,
-    json: bool,
+    form: Form,
 ) -> Result<(), Error> {
     if dry_run {
         body.insert("dry_run".into(), true.into());
     }
     let answer = client.post(&format!("dead-letters/{verb}"), &Value::Object(body)).await?;
-    print_answer(&answer, json, &["dry_run", "count", "ids"])
+    print_answer(&answer, form, &["dry_run", "count", "ids"])
 }
 
 fn dead_letter_table(items: &[Value]) -> Table {

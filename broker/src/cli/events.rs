@@ -79,7 +79,7 @@ struct Filters {
 
 pub async fn events(args: Args) -> Result<(), Error> {
     let mut client = Client::new(&args.admin)?;
-    let json = args.admin.json;
+    let form = args.admin.form();
     match args.command {
         Command::List(filters) => {
             let query = Query::default()
@@ -90,7 +90,7 @@ pub async fn events(args: Args) -> Result<(), Error> {
                 .with("since", filters.since)
                 .with("until", filters.until);
             let list = client.list("events", &query, filters.limit).await?;
-            print_list(&list, json, "no events", event_table)
+            print_list(&list, form, "no events", event_table)
         }
         Command::Show { raw, offset_or_source, id } => {
             let path = match id {
@@ -106,7 +106,7 @@ pub async fn events(args: Args) -> Result<(), Error> {
                 let stored: Stored = answer.read()?;
                 return print_json(stored.event.get());
             }
-            print_answer(&answer, json, FIELDS)
+            print_answer(&answer, form, FIELDS)
         }
     }
 }

@@ -9,6 +9,13 @@ use serde_json::value::RawValue;
 use super::Error;
 use super::admin::{Answer, Items};
 
+/// What a command prints: for a person, or for a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    Json,
+}
+
 /// How a line or cell stands out on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -176,8 +183,8 @@ fn inline(value: &Value) -> String {
 }
 
 /// Prints what the broker answered: its JSON, or a description of it with some fields first.
-pub fn print_answer(answer: &Answer, json: bool, first: &[&str]) -> Result<(), Error> {
-    if json {
+pub fn print_answer(answer: &Answer, form: Form, first: &[&str]) -> Result<(), Error> {
+    if form == Form::Json {
         return print_json(if answer.text.trim().is_empty() { "{}" } else { &answer.text });
     }
     let document = answer.document()?;
@@ -202,11 +209,11 @@ pub fn print_json(text: &str) -> Result<(), Error> {
 /// Prints the items of a list: a JSON array, or what `table` makes of them.
 pub fn print_list(
     list: &Items,
-    json: bool,
+    form: Form,
     nothing: &str,
     table: impl FnOnce(&[Value]) -> Table,
 ) -> Result<(), Error> {
-    if json {
+    if form == Form::Json {
         return print_json(&json_array(&list.items));
     }
     let items = list.items.iter().map(|item| serde_json::from_str(item.get()));

@@ -161,7 +161,7 @@ fn from_flags(args: &Args, path: &str) -> Result<Request<Full<Bytes>>, Error> {
         request = request.header(format!("ce-{name}"), header_text(value));
     }
     let data = args.data.as_deref().map(data).transpose()?;
-    if let Some(media_type) = args.content_type.as_deref().or_else(|| data.as_deref().map(media_type)) {
+    if let Some(media_type) = args.content_type.as_deref().or_else(|| data.as_deref().and_then(media_type)) {
         request = request.header(CONTENT_TYPE, media_type);
     }
     request
@@ -180,11 +180,15 @@ fn data(argument: &str) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn media_type(data: &[u8]) -> &'static str {
-    if serde_json::from_slice::<&RawValue>(data).is_ok() {
-        return "application/json";
+fn media_type(data: &[u8]) -> Option<&'static str> {
+    if data.is_empty() {
+        return None;
     }
-    if std::str::from_utf8(data).is_ok() { "text/plain; charset=utf-8" } else { "application/octet-stream" }
+    if serde_json::from_slice::<&RawValue>(data).is_ok() {
+        return Some("application/json");
+    }
+    let text = std::str::from_utf8(data).is_ok();
+    Some(if text { "text/plain; charset=utf-8" } else { "application/octet-stream" })
 }
 
 /// The value of an attribute as a header carries it (CloudEvents HTTP binding, section 3.1.3.2).
@@ -226,9 +230,10 @@ mod tests {
 
     #[test]
     fn the_media_type_follows_the_data() {
-        assert_eq!(media_type(b"{\"a\": 1}"), "application/json");
-        assert_eq!(media_type(b"hello"), "text/plain; charset=utf-8");
-        assert_eq!(media_type(b"\xff\xfe"), "application/octet-stream");
+        assert_eq!(media_type(b"{\"a\": 1}"), Some("application/json"));
+        assert_eq!(media_type(b"hello"), Some("text/plain; charset=utf-8"));
+        assert_eq!(media_type(b"\xff\xfe"), Some("application/octet-stream"));
+        assert_eq!(media_type(b""), None);
     }
 
     #[test]

@@ -48,10 +48,10 @@ pub async fn reload(args: admin::Access) -> Result<(), Error> {
             });
         }
     };
-    print_answer(&answer, args.json, &["added", "changed", "removed"])
+    print_answer(&answer, args.form(), &["added", "changed", "removed"])
 }
 
 async fn show(args: &admin::Access, path: &str, fields: &[&str]) -> Result<(), Error> {
     let answer = Client::new(args)?.get(path).await?;
-    print_answer(&answer, args.json, fields)
+    print_answer(&answer, args.form(), fields)
 }

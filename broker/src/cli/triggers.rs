@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Table, Tone, cell, confirmed, print_answer, print_line, print_list};
+use super::output::{Form, Table, Tone, cell, confirmed, print_answer, print_line, print_list};
 use super::{Error, usage};
 
 /// Triggers are written by hand: there are at most some ten thousand.
@@ -78,35 +78,35 @@ enum Command {
 
 pub async fn triggers(args: Args) -> Result<(), Error> {
     let mut client = Client::new(&args.admin)?;
-    let json = args.admin.json;
+    let form = args.admin.form();
     if args.unmatched {
         if matches!(args.command, None | Some(Command::List)) {
-            return unmatched(&mut client, json).await;
+            return unmatched(&mut client, form).await;
         }
         return Err(usage(&["triggers"], "--unmatched stands alone"));
     }
     match args.command.unwrap_or(Command::List) {
         Command::List => {
             let list = client.list("triggers", &Query::default(), TRIGGERS_MAX).await?;
-            print_list(&list, json, "no triggers", trigger_table)
+            print_list(&list, form, "no triggers", trigger_table)
         }
         Command::Show { name } => {
             let answer = client.get(&path(&name, "")).await?;
-            print_answer(&answer, json, FIELDS)
+            print_answer(&answer, form, FIELDS)
         }
         Command::Pending { name, limit } => {
             let list = client.list(&path(&name, "/pending"), &Query::default(), limit).await?;
-            print_list(&list, json, "nothing is pending", pending_table)
+            print_list(&list, form, "nothing is pending", pending_table)
         }
-        Command::Pause { name } => change(&mut client, &name, Change::Pause, json).await,
-        Command::Resume { name } => change(&mut client, &name, Change::Resume, json).await,
-        Command::Retry { name } => change(&mut client, &name, Change::Retry, json).await,
+        Command::Pause { name } => change(&mut client, &name, Change::Pause, form).await,
+        Command::Resume { name } => change(&mut client, &name, Change::Resume, form).await,
+        Command::Retry { name } => change(&mut client, &name, Change::Retry, form).await,
         Command::Discard { name, yes } => {
             let question = format!("Move all pending deliveries of trigger `{name}` to the dead letters?");
             if !yes && !confirmed(&question)? {
                 return Err(Error::failed("nothing was discarded"));
             }
-            change(&mut client, &name, Change::Discard, json).await
+            change(&mut client, &name, Change::Discard, form).await
         }
     }
 }
@@ -123,7 +123,7 @@ enum Change {
     Discard,
 }
 
-async fn change(client: &mut Client, name: &str, change: Change, json: bool) -> Result<(), Error> {
+async fn change(client: &mut Client, name: &str, change: Change, form: Form) -> Result<(), Error> {
     let (verb, done) = match change {
         Change::Pause => ("pause", "paused"),
         Change::Resume => ("resume", "resumed"),
@@ -131,15 +131,15 @@ async fn change(client: &mut Client, name: &str, change: Change, json: bool) -> 
         Change::Discard => ("discard", "pending deliveries are moved to the dead letters"),
     };
     let answer = client.post(&path(name, &format!("/{verb}")), &json!({})).await?;
-    if !json {
+    if form == Form::Text {
         print_line(&format!("trigger `{name}`: {done}"))?;
     }
-    print_answer(&answer, json, FIELDS)
+    print_answer(&answer, form, FIELDS)
 }
 
-async fn unmatched(client: &mut Client, json: bool) -> Result<(), Error> {
+async fn unmatched(client: &mut Client, form: Form) -> Result<(), Error> {
     let answer = client.get("unmatched").await?;
-    print_answer(&answer, json, &["types", "idle", "never_seen", "type", "trigger", "count", "last_at"])
+    print_answer(&answer, form, &["types", "idle", "never_seen", "type", "trigger", "count", "last_at"])
 }
 
 fn trigger_table(items: &[Value]) -> Table {
