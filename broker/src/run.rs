@@ -41,7 +41,12 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
-    println!("ok: {} triggers in {} files, hash {}", loaded.config.triggers.len(), loaded.files.len(), loaded.hash);
+    println!(
+        "ok: {} triggers in {} files, hash {}",
+        loaded.config.triggers.len(),
+        loaded.files.len(),
+        loaded.hash
+    );
     Ok(())
 }
 
@@ -92,7 +97,8 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
-    let signals = Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
+    let signals =
+        Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
 
     let options = options(&config);
     let opened = tokio::task::block_in_place(|| store::open(Arc::new(RealDisk), &options));
@@ -101,7 +107,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
     let (publish, requests) = mpsc::channel(intake::REQUESTS_MAX);
     tokio::spawn(intake::run(requests, opened.log.clone()));
-    dispatch.adopt(prepared).await.map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
+    dispatch
+        .adopt(prepared)
+        .await
+        .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
     tokio::spawn(dispatch.clone().route(opened.tail));
     tokio::spawn(dispatch.clone().tick());
     tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
@@ -193,10 +202,16 @@ fn options(config: &Config) -> Options {
 
 fn report_recovery(recovery: &store::Recovery) {
     if recovery.torn_bytes > 0 {
-        warn!(bytes = recovery.torn_bytes, "the last crash tore the end of the log; the torn bytes are in set-aside");
+        warn!(
+            bytes = recovery.torn_bytes,
+            "the last crash tore the end of the log; the torn bytes are in set-aside"
+        );
     }
     if recovery.gaps > 0 {
-        error!(gaps = recovery.gaps, "the log was damaged; the lost offsets are recorded as gaps (store.on_damage: skip)");
+        error!(
+            gaps = recovery.gaps,
+            "the log was damaged; the lost offsets are recorded as gaps (store.on_damage: skip)"
+        );
     }
     if recovery.took > Duration::from_secs(1) {
         info!(duration_ms = recovery.took.as_millis() as u64, frames = recovery.frames, "recovered the log");
@@ -207,7 +222,12 @@ fn report_recovery(recovery: &store::Recovery) {
 fn hosts(config: &Config, address: std::net::SocketAddr) -> Vec<String> {
     let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     let port = address.port();
-    hosts.extend([address.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    hosts.extend([
+        address.to_string(),
+        format!("localhost:{port}"),
+        format!("127.0.0.1:{port}"),
+        format!("[::1]:{port}"),
+    ]);
     hosts
 }
 
@@ -293,8 +313,12 @@ impl Running {
             let keys = changes.refused.join("`, `");
             return Err(format!("`{keys}` cannot be changed while the broker runs; restart it"));
         }
-        let prepared = dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
-        self.dispatch.adopt(prepared).await.map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
+        let prepared =
+            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+        self.dispatch
+            .adopt(prepared)
+            .await
+            .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
         let needs_restart: Vec<&str> = [
             ("limits", self.config.limits != loaded.config.limits),
@@ -347,11 +371,16 @@ async fn keep_promises(dispatch: Dispatch, grace: Duration) {
         for (id, name) in expired {
             match dispatch.discard(id, Reason::TriggerRemoved).await {
                 Ok(0) => {}
-                Ok(moved) => warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters"),
-                Err(refusal) => warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet"),
+                Ok(moved) => {
+                    warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters")
+                }
+                Err(refusal) => {
+                    warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet")
+                }
             }
             let mut core = dispatch.core();
-            let owes_nothing = core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
+            let owes_nothing =
+                core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
             if owes_nothing && !core.state.dead.keys().any(|dead| dead.trigger == id) {
                 core.record(LogRecord::Dropped(id));
             }

@@ -14,7 +14,10 @@ pub type Answer = Result<Response, Problem>;
 
 pub fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_vec(value).map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written as JSON: {error}"))
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the answer cannot be written as JSON: {error}"),
+        )
     })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -26,8 +29,9 @@ pub fn list(items: &[serde_json::Value], next: Option<String>) -> Answer {
 
 /// The body of a writing call.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what this call takes: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what this call takes: {error}"))
+    })
 }
 
 pub fn not_found(what: &str, name: &str) -> Problem {

@@ -26,7 +26,11 @@ const PIECE: usize = 5000;
 /// `OFFSET.TRIGGER`, or `OFFSET.TRIGGER.N` for the n-th redrive.
 fn name(core: &Core, id: DeliveryId) -> String {
     let trigger = view::name_of(core, id.trigger);
-    if id.redrive == 0 { format!("{}.{trigger}", id.offset) } else { format!("{}.{trigger}.{}", id.offset, id.redrive) }
+    if id.redrive == 0 {
+        format!("{}.{trigger}", id.offset)
+    } else {
+        format!("{}.{trigger}.{}", id.offset, id.redrive)
+    }
 }
 
 fn find(core: &Core, text: &str) -> Result<DeliveryId, Problem> {
@@ -89,12 +93,16 @@ impl Selection {
     }
 
     fn takes(&self, record: &Record) -> bool {
-        self.ty.as_deref().is_none_or(|ty| record.event.ty() == ty) && self.via.as_deref().is_none_or(|via| *record.via == *via)
+        self.ty.as_deref().is_none_or(|ty| record.event.ty() == ty)
+            && self.via.as_deref().is_none_or(|via| *record.via == *via)
     }
 }
 
 /// Keeps those whose event fits too.
-async fn narrowed(admin: &Admin, selection: Arc<Selection>) -> Result<Vec<(DeliveryId, DeadLetter)>, Problem> {
+async fn narrowed(
+    admin: &Admin,
+    selection: Arc<Selection>,
+) -> Result<Vec<(DeliveryId, DeadLetter)>, Problem> {
     let candidates = selection.candidates(&admin.dispatch.core())?;
     if !selection.needs_event() {
         return Ok(candidates);
@@ -111,7 +119,10 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let text = |name: &str| query.get(name).cloned();
     let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX);
-    let skip: usize = query.get("cursor").map_or(Ok(0), |text| text.parse()).map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
+    let skip: usize = query
+        .get("cursor")
+        .map_or(Ok(0), |text| text.parse())
+        .map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let selection = Selection {
         trigger: text("trigger"),
         via: text("via"),
@@ -199,7 +210,10 @@ fn read(reader: &Reader, id: DeliveryId) -> Result<(Arc<Record>, Attempts), crat
 async fn selected(admin: &Admin, body: &Bytes) -> Result<(Arc<Selection>, Vec<DeliveryId>), Problem> {
     let selection: Arc<Selection> = Arc::new(answer::body(body)?);
     if selection.is_empty() {
-        return Err(answer::bad("ids", "say which: `ids`, `all`, or filters (`trigger`, `via`, `reason`, `type`, `since`)"));
+        return Err(answer::bad(
+            "ids",
+            "say which: `ids`, `all`, or filters (`trigger`, `via`, `reason`, `type`, `since`)",
+        ));
     }
     let found = narrowed(admin, Arc::clone(&selection)).await?;
     Ok((selection, found.into_iter().map(|(id, _)| id).collect()))
@@ -213,7 +227,11 @@ pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
         let mut core = admin.dispatch.core();
         let to = selection.to.as_deref().map(|name| target(&core, name)).transpose()?;
         if let Some(id) = ids.iter().find(|id| to.is_none() && !core.runtimes.contains_key(&id.trigger)) {
-            return Err(answer::conflict(format!("trigger `{}` of dead letter `{}` is gone; say `to`", view::name_of(&core, id.trigger), name(&core, *id))));
+            return Err(answer::conflict(format!(
+                "trigger `{}` of dead letter `{}` is gone; say `to`",
+                view::name_of(&core, id.trigger),
+                name(&core, *id)
+            )));
         }
         if selection.dry_run {
             return answer::json(&json!({ "redriven": ids.len(), "dry_run": true }));
@@ -222,7 +240,10 @@ pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
             let mut moved = Vec::with_capacity(piece.len());
             for id in piece {
                 let redrive = core.state.redrives + moved.len() as u32 + 1;
-                moved.push((*id, DeliveryId { trigger: to.unwrap_or(id.trigger), offset: id.offset, redrive }));
+                moved.push((
+                    *id,
+                    DeliveryId { trigger: to.unwrap_or(id.trigger), offset: id.offset, redrive },
+                ));
             }
             let record = LogRecord::Redrive(Redrive { at_ms: clock::wall_ms(), moved });
             core.apply(&record);
@@ -248,8 +269,15 @@ pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
 }
 
 fn target(core: &Core, name: &str) -> Result<TriggerId, Problem> {
-    let entry = core.state.set.triggers.iter().find(|entry| entry.name == name && core.runtimes.contains_key(&entry.id));
-    entry.map(|entry| entry.id).ok_or_else(|| answer::conflict(format!("there is no trigger `{name}` to redrive to")))
+    let entry = core
+        .state
+        .set
+        .triggers
+        .iter()
+        .find(|entry| entry.name == name && core.runtimes.contains_key(&entry.id));
+    entry
+        .map(|entry| entry.id)
+        .ok_or_else(|| answer::conflict(format!("there is no trigger `{name}` to redrive to")))
 }
 
 pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
@@ -266,4 +294,3 @@ pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
     tracing::info!(count = ids.len(), "purged dead letters");
     answer::json(&json!({ "purged": ids.len() }))
 }
-

@@ -49,7 +49,9 @@ impl Wanted {
     }
 
     fn takes(&self, record: &Record) -> bool {
-        let is = |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|wanted| found == Some(wanted));
+        let is = |wanted: &Option<String>, found: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+        };
         let event = &record.event;
         is(&self.ty, Some(event.ty()))
             && is(&self.source, Some(event.source()))
@@ -65,7 +67,8 @@ impl Wanted {
 pub fn moment(query: &HashMap<String, String>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = query.get(name) else { return Ok(None) };
     let parsed = text.parse::<jiff::Timestamp>();
-    let parsed = parsed.map_err(|_| answer::bad(name, format!("`{name}` is an RFC 3339 time, not `{text}`")))?;
+    let parsed =
+        parsed.map_err(|_| answer::bad(name, format!("`{name}` is an RFC 3339 time, not `{text}`")))?;
     Ok(Some(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
 }
 
@@ -73,7 +76,8 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let wanted = Wanted::parse(&query)?;
     let reader = Arc::clone(admin.dispatch.log().reader());
     let limit = wanted.limit;
-    let records = trail::blocking(move || newest(&reader, &wanted)).await?.map_err(|error| trail::problem(&error))?;
+    let records =
+        trail::blocking(move || newest(&reader, &wanted)).await?.map_err(|error| trail::problem(&error))?;
     let next = records.get(limit.wrapping_sub(1)).map(|last| last.offset.to_string());
     let rows: Vec<Value> = records.iter().take(limit).map(view::event_row).collect();
     answer::list(&rows, next)
@@ -125,7 +129,11 @@ struct Shown {
     unmatched: Vec<String>,
 }
 
-pub async fn show(State(admin): State<Admin>, Path(offset): Path<String>, Query(query): Query<HashMap<String, String>>) -> Answer {
+pub async fn show(
+    State(admin): State<Admin>,
+    Path(offset): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer {
     let absent = || answer::not_found("event at offset", &offset);
     let number = offset.parse().map(Offset).map_err(|_| absent())?;
     let reader = Arc::clone(admin.dispatch.log().reader());
@@ -141,12 +149,15 @@ pub async fn show(State(admin): State<Admin>, Path(offset): Path<String>, Query(
 }
 
 pub async fn by_id(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Answer {
-    let part = |name: &str| query.get(name).cloned().ok_or_else(|| answer::bad(name, format!("`{name}` is missing")));
+    let part = |name: &str| {
+        query.get(name).cloned().ok_or_else(|| answer::bad(name, format!("`{name}` is missing")))
+    };
     let (source, id) = (part("source")?, part("id")?);
     let reader = Arc::clone(admin.dispatch.log().reader());
     let name = format!("{source} {id}");
     let found = trail::blocking(move || last_with_id(&reader, &source, &id)).await?;
-    let record = found.map_err(|error| trail::problem(&error))?.ok_or_else(|| answer::not_found("event", &name))?;
+    let record =
+        found.map_err(|error| trail::problem(&error))?.ok_or_else(|| answer::not_found("event", &name))?;
     shown(&admin, Arc::new(record)).await
 }
 
@@ -176,7 +187,9 @@ fn raw(record: &Record) -> Result<Response, Problem> {
 async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
     let reader = Arc::clone(admin.dispatch.log().reader());
     let offset = record.offset;
-    let mut trail = trail::blocking(move || trail::trail(&reader, offset)).await?.map_err(|error| trail::problem(&error))?;
+    let mut trail = trail::blocking(move || trail::trail(&reader, offset))
+        .await?
+        .map_err(|error| trail::problem(&error))?;
     add_unwritten(admin, offset, &mut trail);
     let core = admin.dispatch.core();
     let mut deliveries = Vec::new();
@@ -187,7 +200,9 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         let slot = core.state.triggers.get(trigger).and_then(|state| state.slot(id));
         let last = attempts.last();
         let is_purged = last.is_some_and(trail::is_dead) && !core.state.dead.contains_key(&id);
-        let next_at = slot.filter(|slot| slot.attempts > 0).map_or(Value::Null, |slot| view::time(slot.due_ms(core.state.base_ms)));
+        let next_at = slot
+            .filter(|slot| slot.attempts > 0)
+            .map_or(Value::Null, |slot| view::time(slot.due_ms(core.state.base_ms)));
         deliveries.push(json!({
             "trigger": view::name_of(&core, *trigger),
             "redrive": redrive,
@@ -197,7 +212,12 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
             "next_at": next_at,
         }));
     }
-    let unmatched = core.state.set.triggers.iter().filter(|entry| entry.birth <= offset && !trail.matched.contains(&entry.id));
+    let unmatched = core
+        .state
+        .set
+        .triggers
+        .iter()
+        .filter(|entry| entry.birth <= offset && !trail.matched.contains(&entry.id));
     let shown = Shown {
         offset: offset.to_string(),
         received_at: view::time(record.received_at_ms),

@@ -54,7 +54,9 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
         .set
         .triggers
         .iter()
-        .filter_map(|entry| core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state)))
+        .filter_map(|entry| {
+            core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state))
+        })
         .collect();
     triggers.sort_by_key(|trigger| std::cmp::Reverse(trigger["pending"].as_u64()));
     answer::json(&json!({

@@ -22,8 +22,16 @@ pub async fn page(State(admin): State<Admin>) -> Response {
         triggers(&mut page, &core);
         trigger_gauges(&mut page, &core);
     }
-    page.head("sluice_config_reload_success", "gauge", "Whether the last reload of the configuration succeeded.");
-    page.sample("sluice_config_reload_success", "", f64::from(u8::from(admin.reload_success.load(Ordering::Relaxed))));
+    page.head(
+        "sluice_config_reload_success",
+        "gauge",
+        "Whether the last reload of the configuration succeeded.",
+    );
+    page.sample(
+        "sluice_config_reload_success",
+        "",
+        f64::from(u8::from(admin.reload_success.load(Ordering::Relaxed))),
+    );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page.0).into_response()
 }
 
@@ -96,7 +104,9 @@ fn triggers(page: &mut Page, core: &Core) {
         ("sluice_trigger_matched_total", "Events that matched.", |r| &r.active.counters.matched),
         ("sluice_retries_total", "Attempts after the first.", |r| &r.active.counters.retries),
         ("sluice_replies_total", "Answers that were stored as events.", |r| &r.active.counters.replies),
-        ("sluice_trigger_unkeyed_total", "Events without the key that orders.", |r| &r.active.counters.unkeyed),
+        ("sluice_trigger_unkeyed_total", "Events without the key that orders.", |r| {
+            &r.active.counters.unkeyed
+        }),
     ];
     for (name, help, count) in counters {
         page.head(name, "counter", help);
@@ -111,9 +121,17 @@ fn triggers(page: &mut Page, core: &Core) {
     page.head("sluice_deliveries_total", "counter", "Attempts, by outcome.");
     for runtime in all() {
         let counters = &runtime.active.counters;
-        let outcomes = [("accepted", &counters.accepted), ("retriable", &counters.retriable), ("rejected", &counters.rejected)];
+        let outcomes = [
+            ("accepted", &counters.accepted),
+            ("retriable", &counters.retriable),
+            ("rejected", &counters.rejected),
+        ];
         for (outcome, count) in outcomes {
-            page.sample("sluice_deliveries_total", &format!("{},outcome=\"{outcome}\"", label(runtime)), get(count));
+            page.sample(
+                "sluice_deliveries_total",
+                &format!("{},outcome=\"{outcome}\"", label(runtime)),
+                get(count),
+            );
         }
     }
     page.head("sluice_dead_letters_total", "counter", "Dead letters made, by reason.");
@@ -149,17 +167,23 @@ fn trigger_gauges(page: &mut Page, core: &Core) {
     let rows: Vec<_> = core
         .runtimes
         .iter()
-        .filter_map(|(id, runtime)| Some((format!("trigger=\"{}\"", runtime.active.name), runtime, core.state.triggers.get(id)?)))
+        .filter_map(|(id, runtime)| {
+            Some((format!("trigger=\"{}\"", runtime.active.name), runtime, core.state.triggers.get(id)?))
+        })
         .collect();
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Runtime, &crate::store::TriggerState) -> f64| {
         page.head(name, "gauge", help);
         rows.iter().for_each(|(label, runtime, state)| page.sample(name, label, value(runtime, state)));
     };
-    gauge("sluice_trigger_pending", "Deliveries not settled.", &|_, state| core.state.books(state).pending() as f64);
+    gauge("sluice_trigger_pending", "Deliveries not settled.", &|_, state| {
+        core.state.books(state).pending() as f64
+    });
     gauge("sluice_trigger_oldest_pending_seconds", "Age of the oldest delivery not settled.", &|_, state| {
         view::oldest_pending_ms(core, state).map_or(0.0, |ms| now.saturating_sub(ms) as f64 / 1e3)
     });
     gauge("sluice_deliveries_in_flight", "Attempts under way.", &|runtime, _| runtime.in_flight.len() as f64);
-    gauge("sluice_trigger_paused", "Whether the trigger is paused.", &|_, state| f64::from(u8::from(state.paused.is_some())));
+    gauge("sluice_trigger_paused", "Whether the trigger is paused.", &|_, state| {
+        f64::from(u8::from(state.paused.is_some()))
+    });
     gauge("sluice_dead_letters", "Dead letters kept.", &|_, state| core.state.books(state).dead as f64);
 }

@@ -66,7 +66,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/dead-letters/redrive", post(dead_letters::redrive))
         .route("/dead-letters/purge", post(dead_letters::purge))
         .route("/dead-letters/{id}", get(dead_letters::show))
-        .route("/openapi.json", get(health::openapi));
+        .route("/openapi.json", get(health::openapi))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), guard));
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
@@ -74,7 +75,6 @@ pub fn router(admin: Admin) -> Router {
         .nest("/api/v1", api)
         .fallback(absent)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin)
 }
 
@@ -89,7 +89,9 @@ async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next
 }
 
 fn may_write(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let text = |name| {
+        headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).unwrap_or_default()
+    };
     let host = text(header::HOST).to_ascii_lowercase();
     if !hosts.contains(&host) {
         let detail = format!("Host `{host}` is not this listener's; list it in admin.hosts to allow it");
@@ -108,5 +110,8 @@ async fn absent() -> Problem {
 }
 
 async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /api/v1/openapi.json")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not take that method; see /api/v1/openapi.json",
+    )
 }

@@ -24,7 +24,9 @@ pub async fn list(State(admin): State<Admin>) -> Answer {
     let core = admin.dispatch.core();
     let entries = core.state.set.triggers.iter();
     let items: Vec<Value> = entries
-        .filter_map(|entry| core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state)))
+        .filter_map(|entry| {
+            core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state))
+        })
         .collect();
     drop(core);
     answer::list(&items, None)
@@ -42,7 +44,11 @@ pub async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answe
 }
 
 /// What is pending and what each waits for.
-pub async fn pending(State(admin): State<Admin>, Path(name): Path<String>, Query(query): Query<HashMap<String, String>>) -> Answer {
+pub async fn pending(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer {
     let limit = query.get("limit").map_or(Ok(PENDING_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(PENDING_MAX);
     let core = admin.dispatch.core();
@@ -126,4 +132,3 @@ pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>) -> An
     tracing::info!(trigger = %name, discarded, "discarded what was pending");
     answer::json(&json!({ "trigger": name, "discarded": discarded }))
 }
-

@@ -14,13 +14,16 @@ pub fn time(ms: u64) -> Value {
 
 /// The attributes of an event, without its data.
 pub fn attributes(event: &Event) -> Value {
-    let members = event.attributes().map(|(name, value)| (name.to_owned(), Value::String(value.text.to_string())));
+    let members =
+        event.attributes().map(|(name, value)| (name.to_owned(), Value::String(value.text.to_string())));
     Value::Object(members.collect::<Map<_, _>>())
 }
 
 /// An event in the JSON format, data included, as it stands.
 pub fn whole_event(event: &Event) -> Option<Box<RawValue>> {
-    String::from_utf8(sluice_schemas::json::encode(event)).ok().and_then(|text| RawValue::from_string(text).ok())
+    String::from_utf8(sluice_schemas::json::encode(event))
+        .ok()
+        .and_then(|text| RawValue::from_string(text).ok())
 }
 
 /// A row of `events list`.
@@ -83,9 +86,9 @@ pub fn trigger(core: &Core, entry: &TriggerEntry, state: &TriggerState) -> Value
     let books = core.state.books(state);
     let in_flight = runtime.map_or(0, |runtime| runtime.in_flight.len());
     let retrying = state.outstanding.iter().filter(|slot| slot.attempts > 0).count();
-    let last_error = runtime.and_then(|runtime| runtime.last_error.as_ref()).map(|last| {
-        json!({ "at": time(last.at_ms), "status": last.status, "error": last.error })
-    });
+    let last_error = runtime
+        .and_then(|runtime| runtime.last_error.as_ref())
+        .map(|last| json!({ "at": time(last.at_ms), "status": last.status, "error": last.error }));
     json!({
         "name": entry.name,
         "sink": runtime.map(|runtime| runtime.active.sink.url()),

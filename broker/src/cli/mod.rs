@@ -214,10 +214,12 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
     let damage: Vec<_> = report
         .damage
         .iter()
-        .map(|part| serde_json::json!({
-            "file": part.file, "start": part.start, "end": part.end,
-            "from": part.offsets.0.to_string(), "to": part.offsets.1.to_string(),
-        }))
+        .map(|part| {
+            serde_json::json!({
+                "file": part.file, "start": part.start, "end": part.end,
+                "from": part.offsets.0.to_string(), "to": part.offsets.1.to_string(),
+            })
+        })
         .collect();
     if json {
         let text = serde_json::json!({
@@ -235,7 +237,10 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
         );
         output::print_bytes(text.as_bytes())?;
         if report.torn_bytes > 0 {
-            let text = format!("{} bytes at the end were torn by a crash; the next start sets them aside\n", report.torn_bytes);
+            let text = format!(
+                "{} bytes at the end were torn by a crash; the next start sets them aside\n",
+                report.torn_bytes
+            );
             output::print_bytes(text.as_bytes())?;
         }
     }
@@ -249,8 +254,13 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
 /// Records the offsets as lost in a store that is not in use.
 fn store_repair(dir: &Path, accept_loss: &RangeInclusive<u64>) -> Result<(), Error> {
     let accepted = *accept_loss.start()..accept_loss.end().saturating_add(1);
-    let report = store::repair(dir, accepted).map_err(|error| Error::failed(format!("{}: {error}", dir.display())))?;
-    let text = format!("{}: {} damaged places are recorded as gaps; nothing was removed\n", dir.display(), report.damage.len());
+    let report =
+        store::repair(dir, accepted).map_err(|error| Error::failed(format!("{}: {error}", dir.display())))?;
+    let text = format!(
+        "{}: {} damaged places are recorded as gaps; nothing was removed\n",
+        dir.display(),
+        report.damage.len()
+    );
     output::print_bytes(text.as_bytes())
 }
 

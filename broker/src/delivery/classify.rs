@@ -73,7 +73,9 @@ fn failure(answered: &Answered, error: String) -> Failure {
 }
 
 fn describe(status: StatusCode) -> String {
-    status.canonical_reason().map_or_else(|| status.as_str().to_owned(), |text| format!("{} {text}", status.as_str()))
+    status
+        .canonical_reason()
+        .map_or_else(|| status.as_str().to_owned(), |text| format!("{} {text}", status.as_str()))
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3), capped at an hour; anything else says nothing.

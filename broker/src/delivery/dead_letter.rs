@@ -26,8 +26,11 @@ pub fn dead_letter_event(
     added.push(("sluiceattempts", Some(attempts.to_string()), Kind::Integer));
     added.push(("sluicereason", Some(reason.as_str().to_owned()), Kind::String));
     let own = |name: &str| added.iter().any(|(known, ..)| *known == name);
-    let mut attributes: Vec<(Box<str>, Value)> =
-        event.attributes().filter(|(name, _)| !own(name)).map(|(name, value)| (name.into(), value.clone())).collect();
+    let mut attributes: Vec<(Box<str>, Value)> = event
+        .attributes()
+        .filter(|(name, _)| !own(name))
+        .map(|(name, value)| (name.into(), value.clone()))
+        .collect();
     for (name, text, kind) in added {
         if let Some(text) = text {
             attributes.push((name.into(), Value { text: text.into(), kind }));
@@ -42,7 +45,8 @@ mod tests {
 
     #[test]
     fn says_where_why_and_how_often_and_replaces_what_was_forged() {
-        let event = Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
+        let event =
+            Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
         let event = event.attribute("type", "t").attribute("sluiceattempts", "99").build().expect("valid");
         let failure = Failure { status: Some(422), error: "no".into(), body: vec![b'e'; 2000].into() };
         let dead = dead_letter_event(&event, "orders", "http://sink/", 3, Reason::Rejected, &failure);
@@ -51,6 +55,9 @@ mod tests {
         assert_eq!(dead.text("sluicereason"), Some("rejected"));
         assert_eq!(dead.text("knativeerrorcode"), Some("422"));
         assert_eq!(dead.text("knativeerrordest"), Some("http://sink/"));
-        assert_eq!(STANDARD.decode(dead.text("knativeerrordata").expect("there")).expect("base64"), vec![b'e'; 1024]);
+        assert_eq!(
+            STANDARD.decode(dead.text("knativeerrordata").expect("there")).expect("base64"),
+            vec![b'e'; 1024]
+        );
     }
 }

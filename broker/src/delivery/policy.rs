@@ -86,7 +86,8 @@ mod tests {
     use crate::delivery::Failure;
 
     fn policy(retry: Retry, backoff: Backoff) -> RetryPolicy {
-        let (delay, max, max_age) = (Duration::from_secs(1), Duration::from_secs(600), Duration::from_secs(86_400));
+        let (delay, max, max_age) =
+            (Duration::from_secs(1), Duration::from_secs(600), Duration::from_secs(86_400));
         RetryPolicy { retry, backoff, delay, max, max_age }
     }
 
@@ -94,7 +95,8 @@ mod tests {
         if code == 200 {
             return Outcome::Accepted { reply: Vec::new() };
         }
-        let cause = Failure { status: Some(code), error: format!("the sink answered {code}"), ..Failure::default() };
+        let cause =
+            Failure { status: Some(code), error: format!("the sink answered {code}"), ..Failure::default() };
         Outcome::Retriable { cause, retry_after: None }
     }
 
@@ -116,49 +118,71 @@ mod tests {
     #[test]
     fn gives_up_after_the_last_attempt() {
         let policy = policy(Retry::AtMost(2), Backoff::Exponential);
-        check(&policy, &[status(503), status(503), status(503)], &expect![[r#"
+        check(
+            &policy,
+            &[status(503), status(503), status(503)],
+            &expect![[r#"
             0ns  attempt 1  RetryIn(1s)
             1s  attempt 2  RetryIn(2s)
             3s  attempt 3  DeadLetter(Attempts)
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn success_settles_at_any_attempt() {
         let policy = policy(Retry::Unlimited, Backoff::Linear);
-        check(&policy, &[status(503), status(503), status(200)], &expect![[r#"
+        check(
+            &policy,
+            &[status(503), status(503), status(200)],
+            &expect![[r#"
             0ns  attempt 1  RetryIn(1s)
             1s  attempt 2  RetryIn(2s)
             3s  attempt 3  Settle
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn max_age_cuts_the_last_wait_short_and_ends_the_delivery() {
-        let policy = RetryPolicy { max_age: Duration::from_secs(5), ..policy(Retry::Unlimited, Backoff::Exponential) };
-        check(&policy, &[status(503), status(503), status(503), status(503)], &expect![[r#"
+        let policy =
+            RetryPolicy { max_age: Duration::from_secs(5), ..policy(Retry::Unlimited, Backoff::Exponential) };
+        check(
+            &policy,
+            &[status(503), status(503), status(503), status(503)],
+            &expect![[r#"
             0ns  attempt 1  RetryIn(1s)
             1s  attempt 2  RetryIn(2s)
             3s  attempt 3  RetryIn(2s)
             5s  attempt 4  DeadLetter(Age)
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn retry_after_is_a_floor_and_beats_the_backoff() {
         let policy = policy(Retry::Unlimited, Backoff::Constant);
-        let outcome = Outcome::Retriable { cause: Failure::default(), retry_after: Some(Duration::from_secs(9)) };
-        check(&policy, &[outcome, status(200)], &expect![[r#"
+        let outcome =
+            Outcome::Retriable { cause: Failure::default(), retry_after: Some(Duration::from_secs(9)) };
+        check(
+            &policy,
+            &[outcome, status(200)],
+            &expect![[r#"
             0ns  attempt 1  RetryIn(9s)
             9s  attempt 2  Settle
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn no_number_of_attempts_overflows_the_backoff() {
         for backoff in [Backoff::Exponential, Backoff::Linear, Backoff::Constant] {
             let policy = policy(Retry::Unlimited, backoff);
-            assert!((1..100).chain([u32::MAX]).all(|attempt| policy.wait(attempt, 0.999) <= Duration::from_secs(600)));
+            assert!(
+                (1..100)
+                    .chain([u32::MAX])
+                    .all(|attempt| policy.wait(attempt, 0.999) <= Duration::from_secs(600))
+            );
         }
     }
 }

@@ -83,7 +83,9 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         core.state.triggers.get(&id.trigger).map_or(now, |state| state.active_ms(now))
     };
     let started = clock::steady_ms();
-    let age = |now: u64| Duration::from_millis(first_ms.map_or(0, |first| active_ms(dispatch, now).saturating_sub(first)));
+    let age = |now: u64| {
+        Duration::from_millis(first_ms.map_or(0, |first| active_ms(dispatch, now).saturating_sub(first)))
+    };
     if attempt > 1 && trigger.policy.is_expired(age(started)) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, None);
@@ -191,7 +193,14 @@ fn note_failure(dispatch: &Dispatch, trigger: &Active, outcome: &Outcome, attemp
 }
 
 /// Writes a dead letter, pauses the trigger when its sink is gone for good, and informs the dead-letter sink.
-fn dead(dispatch: &Dispatch, trigger: &Arc<Active>, record: &Arc<Record>, attempted: Attempted, attempts: u32, failure: Option<Failure>) {
+fn dead(
+    dispatch: &Dispatch,
+    trigger: &Arc<Active>,
+    record: &Arc<Record>,
+    attempted: Attempted,
+    attempts: u32,
+    failure: Option<Failure>,
+) {
     let Next::Dead(reason) = attempted.next else { return };
     let id = attempted.id;
     trigger.counters.dead[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -214,7 +223,14 @@ fn dead(dispatch: &Dispatch, trigger: &Arc<Active>, record: &Arc<Record>, attemp
             return;
         }
         let failure = failure.unwrap_or_default();
-        let letter = delivery::dead_letter_event(&record.event, &trigger.name, trigger.sink.url(), attempts, reason, &failure);
+        let letter = delivery::dead_letter_event(
+            &record.event,
+            &trigger.name,
+            trigger.sink.url(),
+            attempts,
+            reason,
+            &failure,
+        );
         inform(&dispatch, &trigger, &sink, &letter, id).await;
     });
 }
@@ -227,7 +243,9 @@ async fn inform(dispatch: &Dispatch, trigger: &Active, sink: &sink::Sink, letter
     for attempt in 1..=DEAD_LETTER_ATTEMPTS {
         let limits = &dispatch.shared.reply_limits;
         let timeout = config.timeout;
-        let answer = sink.deliver(sink::Attempt { event: letter, trace: None, timeout, config: &config, limits }).await;
+        let answer = sink
+            .deliver(sink::Attempt { event: letter, trace: None, timeout, config: &config, limits })
+            .await;
         match answer.outcome {
             Outcome::Accepted { .. } => return,
             Outcome::Rejected { cause, .. } => {
@@ -243,11 +261,20 @@ async fn inform(dispatch: &Dispatch, trigger: &Active, sink: &sink::Sink, letter
 }
 
 /// Stores the events a sink answered with, together with the outcome of the delivery they answer.
-async fn store_reply(dispatch: &Dispatch, cause: &Record, reply: Vec<Event>, attempted: &Attempted) -> Result<(), Outcome> {
+async fn store_reply(
+    dispatch: &Dispatch,
+    cause: &Record,
+    reply: Vec<Event>,
+    attempted: &Attempted,
+) -> Result<(), Outcome> {
     let hops = cause.hops + 1;
-    let rejected = |error: String, reason| Outcome::Rejected { cause: Failure { error, ..Failure::default() }, reason };
+    let rejected =
+        |error: String, reason| Outcome::Rejected { cause: Failure { error, ..Failure::default() }, reason };
     if hops > dispatch.shared.hops_max {
-        return Err(rejected(format!("the reply would be hop {hops} of at most {}", dispatch.shared.hops_max), Reason::Loop));
+        return Err(rejected(
+            format!("the reply would be hop {hops} of at most {}", dispatch.shared.hops_max),
+            Reason::Loop,
+        ));
     }
     let entry_point = format!("reply/{}", attempted.id.trigger.0);
     let events = reply.into_iter().map(|event| NewEvent {
@@ -263,9 +290,12 @@ async fn store_reply(dispatch: &Dispatch, cause: &Record, reply: Vec<Event>, att
     let outcome = LogRecord::Outcomes(vec![attempted.clone()]);
     match dispatch.log().append(events.collect(), vec![outcome]).await {
         Ok(_) => Ok(()),
-        Err(refusal @ Refusal::Conflict { .. }) => Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply)),
+        Err(refusal @ Refusal::Conflict { .. }) => {
+            Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
+        }
         Err(refusal) => {
-            let cause = Failure { error: format!("the reply was not stored: {refusal}"), ..Failure::default() };
+            let cause =
+                Failure { error: format!("the reply was not stored: {refusal}"), ..Failure::default() };
             Err(Outcome::Retriable { cause, retry_after: None })
         }
     }

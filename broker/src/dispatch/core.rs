@@ -8,7 +8,8 @@ use super::trigger::{Claim, Runtime};
 use crate::delivery::Reason;
 use crate::routing::Table;
 use crate::store::{
-    Attempted, DeliveryId, Log, LogRecord, Next, Offset, Pause, Record, Routed, State, TriggerId, TriggerState, clock,
+    Attempted, DeliveryId, Log, LogRecord, Next, Offset, Pause, Record, Routed, State, TriggerId,
+    TriggerState, clock,
 };
 
 /// Match records kept in memory so that a trigger that reads the log can change over to the live ones.
@@ -66,7 +67,13 @@ impl Core {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
         self.state.events(first.offset, last.offset.next(), last.received_at_ms);
         let matches = self.match_all(records.iter().map(|record| &**record));
-        self.routed(Routed { epoch: self.state.set.epoch, from: first.offset, to: last.offset, matches, only: None })
+        self.routed(Routed {
+            epoch: self.state.set.epoch,
+            from: first.offset,
+            to: last.offset,
+            matches,
+            only: None,
+        })
     }
 
     /// Routes a range that was read from the log after a restart.
@@ -178,7 +185,8 @@ impl Core {
         let share = self.share();
         let trigger = self.state.triggers.get(&id)?;
         let runtime = self.runtimes.get_mut(&id)?;
-        let from = trigger.behind.filter(|_| !runtime.is_catching_up && trigger.outstanding.len() <= share / 2)?;
+        let from =
+            trigger.behind.filter(|_| !runtime.is_catching_up && trigger.outstanding.len() <= share / 2)?;
         runtime.is_catching_up = true;
         Some(from)
     }
@@ -191,9 +199,14 @@ impl Core {
         if self.recent.front().is_none_or(|first| first.from > from) {
             return Some(from);
         }
-        let ranges = self.recent.iter().filter(|routed| routed.to >= from && routed.only.is_none_or(|only| only == id));
+        let ranges = self
+            .recent
+            .iter()
+            .filter(|routed| routed.to >= from && routed.only.is_none_or(|only| only == id));
         let offsets: Vec<Offset> = ranges
-            .flat_map(|routed| routed.matches.iter().filter(|(o, ids)| *o >= from && ids.contains(&id)).map(|(o, _)| *o))
+            .flat_map(|routed| {
+                routed.matches.iter().filter(|(o, ids)| *o >= from && ids.contains(&id)).map(|(o, _)| *o)
+            })
             .collect();
         take_up(trigger, &offsets, share, None);
         None
@@ -208,7 +221,11 @@ impl Core {
     }
 
     pub fn pause(&mut self, id: TriggerId, reason: Option<&str>) -> LogRecord {
-        let record = LogRecord::Pause(Pause { trigger: id, at_ms: clock::steady_ms(), reason: reason.map(str::to_owned) });
+        let record = LogRecord::Pause(Pause {
+            trigger: id,
+            at_ms: clock::steady_ms(),
+            reason: reason.map(str::to_owned),
+        });
         self.apply(&record);
         record
     }

@@ -14,7 +14,10 @@ const MATCHES_MAX: usize = 20_000;
 
 /// Runs what blocks on the disk where it may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    #[expect(clippy::disallowed_methods, reason = "reads of what is not in memory any more, bounded by concurrency")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reads of what is not in memory any more, bounded by concurrency"
+    )]
     let task = tokio::task::spawn_blocking(work);
     task.await.ok()
 }
@@ -50,7 +53,8 @@ pub async fn route_history(dispatch: Dispatch) {
             let mut core = dispatch.core();
             let table = Arc::clone(&core.table);
             let Some(rule) = table.rule(id) else { return };
-            let matched = records.iter().filter(|record| rule.matches(&record.event, &record.via, record.offset));
+            let matched =
+                records.iter().filter(|record| rule.matches(&record.event, &record.via, record.offset));
             let matches = matched.map(|record| (record.offset, vec![id])).collect();
             let epoch = core.state.set.epoch;
             core.routed(Routed { epoch, from, to: Offset(end.0 - 1), matches, only: Some(id) })
@@ -79,7 +83,8 @@ fn events(reader: &Reader, from: Offset, end: Offset) -> Result<Vec<Record>, Rea
             if record.offset >= end {
                 return false;
             }
-            if record.offset >= from && records.last().is_none_or(|last: &Record| last.offset < record.offset) {
+            if record.offset >= from && records.last().is_none_or(|last: &Record| last.offset < record.offset)
+            {
                 records.push(record);
             }
         }

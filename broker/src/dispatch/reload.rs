@@ -25,7 +25,8 @@ pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared,
         let failed = |error| (name.clone(), error);
         let concurrency = trigger.delivery.concurrency;
         let sink = Arc::new(Sink::open(&trigger.sink, concurrency).map_err(failed)?);
-        let dead_letter = trigger.dead_letter.as_ref().map(|sink| Sink::open(sink, concurrency).map(Arc::new));
+        let dead_letter =
+            trigger.dead_letter.as_ref().map(|sink| Sink::open(sink, concurrency).map(Arc::new));
         prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter.transpose().map_err(failed)?));
     }
     Ok(Prepared { triggers: prepared })
@@ -36,7 +37,13 @@ impl Dispatch {
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
         let new_set = {
             let core = self.core();
-            next_set(&core.state.set, core.state.next_trigger, core.state.next_offset, self.log().reader(), &prepared)
+            next_set(
+                &core.state.set,
+                core.state.next_trigger,
+                core.state.next_offset,
+                self.log().reader(),
+                &prepared,
+            )
         };
         if let Some(set) = new_set {
             let record = LogRecord::Triggers(set);
@@ -58,15 +65,26 @@ impl Dispatch {
         let mut installed = Vec::new();
         let mut runtimes = std::mem::take(&mut core.runtimes);
         for (name, (trigger, sink, dead_letter)) in prepared.triggers {
-            let Some(entry) = core.state.set.triggers.iter().find(|entry| entry.name == name && entry.removed_at_ms.is_none()) else {
+            let Some(entry) = core
+                .state
+                .set
+                .triggers
+                .iter()
+                .find(|entry| entry.name == name && entry.removed_at_ms.is_none())
+            else {
                 continue;
             };
             let (id, birth) = (entry.id, entry.birth);
             let filters = trigger.filters.iter().map(Filter::from).collect::<Vec<_>>();
-            let filter = if filters.len() == 1 { filters.into_iter().next().unwrap_or(Filter::All(Vec::new())) } else { Filter::All(filters) };
+            let filter = if filters.len() == 1 {
+                filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
+            } else {
+                Filter::All(filters)
+            };
             rules.push(Rule { trigger: id, birth, sources: trigger.sources.clone(), filter });
             let former = runtimes.remove(&id);
-            let counters = former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
+            let counters =
+                former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
             let policy = RetryPolicy::from(&trigger.delivery);
             let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != trigger.sink);
             let active = Arc::new(Active { id, name, config: trigger, sink, dead_letter, policy, counters });
@@ -92,7 +110,13 @@ impl Dispatch {
 }
 
 /// The trigger set that follows from the one in force; `None` when nothing of it changes.
-fn next_set(old: &TriggerSet, next_trigger: u32, next_offset: Offset, reader: &Reader, prepared: &Prepared) -> Option<TriggerSet> {
+fn next_set(
+    old: &TriggerSet,
+    next_trigger: u32,
+    next_offset: Offset,
+    reader: &Reader,
+    prepared: &Prepared,
+) -> Option<TriggerSet> {
     let now = clock::wall_ms();
     let mut next_id = next_trigger.max(1);
     let mut triggers: Vec<TriggerEntry> = old.triggers.clone();
@@ -108,7 +132,13 @@ fn next_set(old: &TriggerSet, next_trigger: u32, next_offset: Offset, reader: &R
             Some(entry) => entry.filters = filters,
             None => {
                 let birth = birth(trigger.start, next_offset, reader);
-                triggers.push(TriggerEntry { id: TriggerId(next_id), name: name.clone(), birth, filters, removed_at_ms: None });
+                triggers.push(TriggerEntry {
+                    id: TriggerId(next_id),
+                    name: name.clone(),
+                    birth,
+                    filters,
+                    removed_at_ms: None,
+                });
                 next_id += 1;
             }
         }

@@ -110,7 +110,11 @@ impl Runtime {
     pub fn new(active: Arc<Active>, state: &TriggerState, unmatched_at_start: u64) -> Self {
         let order = (active.config.delivery.order != config::Order::None).then(Order::default);
         let redriven = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
-        let ready = redriven.map(|((offset, redrive), _)| DeliveryId { trigger: active.id, offset: *offset, redrive: *redrive });
+        let ready = redriven.map(|((offset, redrive), _)| DeliveryId {
+            trigger: active.id,
+            offset: *offset,
+            redrive: *redrive,
+        });
         let mut runtime = Self {
             in_flight: HashSet::new(),
             admitted: Offset(0),
@@ -144,7 +148,11 @@ impl Runtime {
 
     fn reset_rate(&mut self) {
         let rate = self.active.config.delivery.rate;
-        self.bucket = rate.map(|rate| Bucket { per_second: rate.per_second, tokens: rate.per_second.max(1.0), at_ms: 0 });
+        self.bucket = rate.map(|rate| Bucket {
+            per_second: rate.per_second,
+            tokens: rate.per_second.max(1.0),
+            at_ms: 0,
+        });
     }
 
     pub fn redrive(&mut self, id: DeliveryId) {
@@ -186,17 +194,31 @@ impl Runtime {
     /// Forgets waits, so that every waiting retry goes at once.
     pub fn retry_all_now(&mut self, state: &TriggerState) {
         let order = self.order.as_ref();
-        let waiting = state.outstanding.iter().filter(|slot| slot.attempts > 0 && slot.offset() < self.admitted);
-        let waiting = waiting.map(|slot| DeliveryId { trigger: self.active.id, offset: slot.offset(), redrive: 0 });
+        let waiting =
+            state.outstanding.iter().filter(|slot| slot.attempts > 0 && slot.offset() < self.admitted);
+        let waiting =
+            waiting.map(|slot| DeliveryId { trigger: self.active.id, offset: slot.offset(), redrive: 0 });
         let redriven = state.redriven.iter().filter(|(_, slot)| slot.attempts > 0);
-        let redriven = redriven.map(|((offset, n), _)| DeliveryId { trigger: self.active.id, offset: *offset, redrive: *n });
-        let is_free = |id: &DeliveryId| !self.in_flight.contains(id) && order.is_none_or(|order| !order.held.contains(&id.offset));
+        let redriven = redriven.map(|((offset, n), _)| DeliveryId {
+            trigger: self.active.id,
+            offset: *offset,
+            redrive: *n,
+        });
+        let is_free = |id: &DeliveryId| {
+            !self.in_flight.contains(id) && order.is_none_or(|order| !order.held.contains(&id.offset))
+        };
         let all: Vec<_> = waiting.chain(redriven).filter(is_free).collect();
         self.ready.extend(all);
     }
 
     /// The next attempt to make, if there is one now; else when to ask again.
-    pub fn claim(&mut self, state: &TriggerState, base_ms: u64, now_ms: u64, reader: &Reader) -> Result<Claim, Option<u64>> {
+    pub fn claim(
+        &mut self,
+        state: &TriggerState,
+        base_ms: u64,
+        now_ms: u64,
+        reader: &Reader,
+    ) -> Result<Claim, Option<u64>> {
         if state.paused.is_some() || self.in_flight.len() >= self.active.config.delivery.concurrency {
             return Err(None);
         }
@@ -214,7 +236,9 @@ impl Runtime {
     }
 
     fn next_due(&self, state: &TriggerState) -> Option<u64> {
-        let retry = (self.retry_due_ms != u64::MAX && !(state.outstanding.is_empty() && state.redriven.is_empty())).then_some(self.retry_due_ms);
+        let retry = (self.retry_due_ms != u64::MAX
+            && !(state.outstanding.is_empty() && state.redriven.is_empty()))
+        .then_some(self.retry_due_ms);
         retry.into_iter().chain(self.postponed.iter().map(|(at, _)| *at)).min()
     }
 
@@ -265,7 +289,8 @@ impl Runtime {
             let record = reader.recent(id.offset);
             if let Some(order) = &mut self.order {
                 let record = record.clone().or_else(|| reader.read(id.offset).ok());
-                match record.as_ref().and_then(|record| order_key(&self.active.config.delivery.order, record)) {
+                match record.as_ref().and_then(|record| order_key(&self.active.config.delivery.order, record))
+                {
                     None => {
                         self.active.counters.unkeyed.fetch_add(1, Ordering::Relaxed);
                     }

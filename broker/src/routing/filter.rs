@@ -82,7 +82,8 @@ mod tests {
     use super::*;
 
     fn event() -> Event {
-        let required = Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
+        let required =
+            Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
         required.attribute("type", "com.example.a").attribute("count", "5").build().expect("valid")
     }
 
@@ -99,7 +100,9 @@ mod tests {
 
     #[test]
     fn every_pair_must_hold() {
-        let filter = |count: &str| Filter::Exact(vec![("type".into(), "com.example.a".into()), ("count".into(), count.into())]);
+        let filter = |count: &str| {
+            Filter::Exact(vec![("type".into(), "com.example.a".into()), ("count".into(), count.into())])
+        };
         assert!(filter("5").matches(&event()));
         assert!(!filter("6").matches(&event()));
     }

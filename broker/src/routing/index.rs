@@ -99,7 +99,8 @@ mod tests {
     use super::*;
 
     fn pair() -> impl Strategy<Value = Vec<(String, String)>> {
-        let name = prop_oneof![Just("type".to_owned()), Just("source".to_owned()), Just("subject".to_owned())];
+        let name =
+            prop_oneof![Just("type".to_owned()), Just("source".to_owned()), Just("subject".to_owned())];
         proptest::collection::vec((name, "[ab]{1,3}"), 1..3)
     }
 

@@ -68,7 +68,8 @@ impl Target {
         let tls = match is_https {
             false => None,
             true => {
-                let name = ServerName::try_from(host.clone()).map_err(|_| OpenError::Url(sink.url.clone()))?;
+                let name =
+                    ServerName::try_from(host.clone()).map_err(|_| OpenError::Url(sink.url.clone()))?;
                 Some((TlsConnector::from(Arc::new(tls_config(&sink.tls)?)), name))
             }
         };
@@ -97,9 +98,9 @@ impl Target {
         stream.set_nodelay(true).map_err(ConnectError::Tls)?;
         let stream = match &self.tls {
             None => Stream::Plain(stream),
-            Some((connector, name)) => {
-                Stream::Tls(Box::new(connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?))
-            }
+            Some((connector, name)) => Stream::Tls(Box::new(
+                connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?,
+            )),
         };
         Ok(Connection { stream, received: Arc::new(AtomicU64::new(0)) })
     }
@@ -112,7 +113,10 @@ fn tls_config(tls: &config::Tls) -> Result<ClientConfig, OpenError> {
     let mut config = match (&tls.cert, &tls.key) {
         (Some(cert), Some(key)) => {
             let read = |source| OpenError::File { path: key.clone(), source };
-            builder.with_client_auth_cert(certificates(cert)?, PrivateKeyDer::from_pem_file(key).map_err(read)?)?
+            builder.with_client_auth_cert(
+                certificates(cert)?,
+                PrivateKeyDer::from_pem_file(key).map_err(read)?,
+            )?
         }
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(OpenError::HalfAnIdentity),
@@ -139,7 +143,8 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, OpenError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
     let read = |source| OpenError::File { path: path.to_path_buf(), source };
-    let all: Vec<_> = CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)?;
+    let all: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(read)?.collect::<Result<_, _>>().map_err(read)?;
     if all.is_empty() { Err(OpenError::NoCertificate(path.to_path_buf())) } else { Ok(all) }
 }
 
@@ -156,7 +161,11 @@ enum Stream {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),

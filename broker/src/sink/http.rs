@@ -44,7 +44,10 @@ impl HttpSink {
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).parse().map_err(|_| invalid())?;
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(authority.as_str()).map_err(|_| invalid())?);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION"))),
+        );
         headers.insert(HeaderName::from_static("prefer"), HeaderValue::from_static("reply"));
         for (name, value) in &sink.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
@@ -74,7 +77,9 @@ impl HttpSink {
         };
         let exchange = match self.client.send(request).await {
             Ok(exchange) => exchange,
-            Err(error @ (SendError::Connect(_) | SendError::Http(_))) => return failed(None, error.to_string()),
+            Err(error @ (SendError::Connect(_) | SendError::Http(_))) => {
+                return failed(None, error.to_string());
+            }
         };
         let (response, connection) = exchange.split();
         let (head, body) = response.into_parts();
@@ -85,11 +90,16 @@ impl HttpSink {
                 (body, is_cut)
             }
             Ok(Read::Cut(body)) => (body, true),
-            Err(error) => return failed(Some(head.status.as_u16()), format!("the answer was cut off: {error}")),
+            Err(error) => {
+                return failed(Some(head.status.as_u16()), format!("the answer was cut off: {error}"));
+            }
         };
         let status = Some(head.status.as_u16());
         let answered = Answered { status: head.status, headers: head.headers, body, is_cut };
-        Answer { status, outcome: delivery::classify(answered, attempt.config, attempt.limits, clock::wall_ms()) }
+        Answer {
+            status,
+            outcome: delivery::classify(answered, attempt.config, attempt.limits, clock::wall_ms()),
+        }
     }
 
     fn request(&self, attempt: &Attempt<'_>) -> Result<Request<Full<Bytes>>, String> {
@@ -154,7 +164,9 @@ fn failed(status: Option<u16>, error: String) -> Answer {
 /// The same trace, a span of our own (W3C Trace Context, section 4.3).
 fn continue_trace(trace: &TraceContext, headers: &mut HeaderMap) {
     let mut parts = trace.parent.splitn(4, '-');
-    if let (Some(version), Some(id), Some(_), Some(flags)) = (parts.next(), parts.next(), parts.next(), parts.next()) {
+    if let (Some(version), Some(id), Some(_), Some(flags)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    {
         let mut parent = String::with_capacity(55);
         // Writing into a String cannot fail.
         let _ = write!(parent, "{version}-{id}-{:016x}-{flags}", fastrand::u64(1..));

@@ -10,7 +10,10 @@ use crate::delivery::{Failure, Outcome};
 pub async fn print(event: &Event) -> Answer {
     let mut line = json::encode(event);
     line.push(b'\n');
-    #[expect(clippy::disallowed_methods, reason = "standard output may be a pipe that nobody reads at the moment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "standard output may be a pipe that nobody reads at the moment"
+    )]
     let printed = tokio::task::spawn_blocking(move || {
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(&line).and_then(|()| stdout.flush())

@@ -66,7 +66,10 @@ fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
     let from = damage.iter().map(|part| part.offsets.0).min().unwrap_or_default();
     let to = damage.iter().map(|part| part.offsets.1).max().unwrap_or_default();
     let last = to.0.saturating_sub(1).max(from.0);
-    format!("{text} to go on without them: sluice store repair {} --accept-loss {from}..{last}", dir.display())
+    format!(
+        "{text} to go on without them: sluice store repair {} --accept-loss {from}..{last}",
+        dir.display()
+    )
 }
 
 /// An open store.

@@ -238,7 +238,11 @@ impl TriggerState {
     pub fn floor(&self, routed_to: Offset) -> Offset {
         let redriven = self.redriven.keys().map(|(offset, _)| *offset).next();
         let history = self.history.map(|(next, _)| next);
-        [self.outstanding.first(), self.behind, redriven, history].into_iter().flatten().min().unwrap_or(routed_to)
+        [self.outstanding.first(), self.behind, redriven, history]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(routed_to)
     }
 
     /// Milliseconds that count as age, at a moment.
@@ -382,7 +386,11 @@ impl State {
         for entry in &set.triggers {
             self.next_trigger = self.next_trigger.max(entry.id.0 + 1);
             // Events before its birth that are still to be routed are none that it sees.
-            let others = self.unrouted.iter().map(|(from, to)| to.0.min(entry.birth.0).saturating_sub(from.0)).sum::<u64>();
+            let others = self
+                .unrouted
+                .iter()
+                .map(|(from, to)| to.0.min(entry.birth.0).saturating_sub(from.0))
+                .sum::<u64>();
             let routing = RoutingCount { base: self.routed_total + others, ..RoutingCount::default() };
             let history = (entry.birth < routed_to).then_some((entry.birth, routed_to));
             let new = || TriggerState { birth: entry.birth, routing, history, ..TriggerState::default() };
@@ -510,7 +518,8 @@ fn overlap(a: (Offset, Offset), b: (Offset, Offset)) -> Option<(Offset, Offset)>
 
 /// Takes a range out of others; returns how many offsets that were.
 fn subtract(ranges: &mut Vec<(Offset, Offset)>, from: Offset, to: Offset) -> u64 {
-    let taken = ranges.iter().filter_map(|range| overlap(*range, (from, to))).map(|(from, to)| to.0 - from.0).sum();
+    let taken =
+        ranges.iter().filter_map(|range| overlap(*range, (from, to))).map(|(from, to)| to.0 - from.0).sum();
     if let [only] = ranges.as_mut_slice()
         && from <= only.0
         && to < only.1
