@@ -21,7 +21,12 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that the file system holding `dir` could still give us.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Takes the lock that only one process can have, until what is returned is dropped; `None` when it is taken.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 }
+
+/// A lock on a data directory; dropping it gives the directory up.
+pub type Lock = Box<dyn Send + Sync>;
 
 /// An open file. Positions are absolute; there is no cursor.
 pub trait DiskFile: Send + Sync {
@@ -89,6 +94,16 @@ impl Disk for RealDisk {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail * stat.f_frsize)
     }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 /// Opens files for reading only, so that looking at a store cannot change it.
@@ -126,6 +141,10 @@ impl Disk for ReadOnlyDisk {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         RealDisk.free_bytes(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        RealDisk.lock(path)
     }
 }
 

@@ -13,8 +13,6 @@ use super::snapshot::{self, Folded};
 use super::writer::Queue;
 use super::{Offset, clock};
 
-const TICK: Duration = Duration::from_millis(100);
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 /// One to go on with and one in reserve for outcomes.
 const SPARES_WANTED: usize = 2;
 const SPARES_MAX: usize = 4;
@@ -110,14 +108,23 @@ impl Keeper {
         }
     }
 
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn run(mut self) {
-        while !self.shared.is_stopped_after(TICK) {
-            let problem = self.keep().err();
-            if let Some(error) = &problem {
-                tracing::warn!(%error, "the store's upkeep failed and is tried again");
-            }
-            self.tell(problem.map(|error| error.to_string()));
+        while !self.shared.is_stopped_after(self.options.upkeep.tick) {
+            self.step();
         }
+    }
+
+    /// Does what there is to do, once.
+    pub fn step(&mut self) {
+        let problem = self.keep().err();
+        if let Some(error) = &problem {
+            tracing::warn!(%error, "the store's upkeep failed and is tried again");
+        }
+        self.tell(problem.map(|error| error.to_string()));
     }
 
     fn keep(&mut self) -> io::Result<()> {
@@ -127,7 +134,7 @@ impl Keeper {
         let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
         let is_behind =
             newest_sealed.is_some_and(|number| self.snapshot.is_none_or(|at| at.segment <= number));
-        if is_behind && self.snapshot_at.elapsed() >= SNAPSHOT_INTERVAL {
+        if is_behind && self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval {
             self.snapshot_at = Instant::now();
             self.take_snapshot(&segments)?;
         }

@@ -69,10 +69,10 @@ use std::sync::Arc;
 use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
-pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
-pub use open::{OpenError, Opened, Options, open};
+pub use open::{OpenError, Opened, Options, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,

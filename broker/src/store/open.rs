@@ -1,6 +1,5 @@
 //! Opening a store: the lock, recovery, and the threads that write and keep it.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::Disk;
+use super::disk::{Disk, Lock};
 use super::format::{self, FRAME_HEADER_BYTES, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::keeper::{self, Keeper};
 use super::metrics::Measures;
@@ -34,6 +33,20 @@ pub struct Options {
     pub outstanding: usize,
     pub skip_damage: bool,
     pub window: Option<WindowSize>,
+    pub upkeep: Upkeep,
+}
+
+/// How often the store looks after itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    pub tick: Duration,
+    pub snapshot_interval: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(100), snapshot_interval: Duration::from_secs(5) }
+    }
 }
 
 /// Why a store does not open.
@@ -97,13 +110,71 @@ const TAIL_BYTES: usize = 12 << 20;
 
 /// Opens the store in a directory, making it when there is none.
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
+    open_accepting(disk, options, &[])
+}
+
+/// Opens a store, taking as lost what `accepted` names besides what the options allow.
+pub fn open_accepting(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    accepted: &[Damage],
+) -> Result<Opened, OpenError> {
+    let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, accepted)?;
+    let shared = Arc::clone(keeper.shared());
+    let keeping = spawn(options, "store-keeper", move || keeper.run())?;
+    spawn(options, "store-writer", move || {
+        let result = writer.run();
+        shared.stop();
+        // The directory is another process's when nothing here touches it any more.
+        let _ = keeping.join();
+        drop(lock);
+        let _ = tell.send(result);
+    })?;
+    Ok(opened)
+}
+
+/// Opens a store whose upkeep is done step by step.
+#[cfg(test)]
+pub fn open_by_hand(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, Keeper), OpenError> {
+    let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, &[])?;
+    spawn(options, "store-writer", move || {
+        let result = writer.run();
+        drop(lock);
+        let _ = tell.send(result);
+    })?;
+    Ok((opened, keeper))
+}
+
+fn spawn<T: Send + 'static>(
+    options: &Options,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>, OpenError> {
+    let io = |source| OpenError::Io { path: options.dir.clone(), source };
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(io)
+}
+
+/// A recovered store whose threads do not run yet.
+struct Prepared {
+    writer: Writer,
+    keeper: Keeper,
+    lock: Lock,
+    tell: oneshot::Sender<io::Result<()>>,
+    opened: Opened,
+}
+
+fn prepare(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    accepted: &[Damage],
+) -> Result<Prepared, OpenError> {
     let started = Instant::now();
     let layout = Layout { dir: options.dir.clone() };
     let io = |source| OpenError::Io { path: options.dir.clone(), source };
     for dir in [&options.dir, &layout.log(), &layout.snapshots()] {
         disk.create_dir(dir).map_err(io)?;
     }
-    let lock = lock(&layout)?;
+    let lock = lock(&*disk, &layout)?;
     let identity = Identity::load_or_make(&*disk, &layout)?;
     let files = LogFiles::load(&*disk, &layout, identity.id()?)?;
     let spares =
@@ -141,38 +212,16 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
         Arc::clone(&shared),
     );
     let (tell, ended) = oneshot::channel();
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(run).map_err(io)
-    };
-    let keeping = spawn("store-keeper", Box::new(move || keeper.run()))?;
-    spawn(
-        "store-writer",
-        Box::new(move || {
-            let (queue, reader) = (Arc::clone(&writer.queue), Arc::clone(&writer.reader));
-            let result = writer.run();
-            drop((queue, reader));
-            // The directory is another process's when nothing here touches it any more.
-            let _ = keeping.join();
-            drop(lock);
-            let _ = tell.send(result);
-        }),
-    )?;
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    Ok(Opened { log: Log { queue, reader, measures, keeper: shared }, state, tail, ended, recovery })
+    let log = Log { queue, reader, measures, keeper: shared };
+    Ok(Prepared { writer, keeper, lock, tell, opened: Opened { log, state, tail, ended, recovery } })
 }
 
 /// Takes the lock that only one process can have.
-pub fn lock(layout: &Layout) -> Result<File, OpenError> {
-    use std::os::unix::fs::OpenOptionsExt;
+pub fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Lock, OpenError> {
     let path = layout.lock_file();
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(layout.dir.clone())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
-    }
+    let taken = disk.lock(&path).map_err(|source| OpenError::Io { path, source })?;
+    taken.ok_or_else(|| OpenError::InUse(layout.dir.clone()))
 }
 
 /// What says which store this is.
@@ -503,6 +552,7 @@ impl Options {
             outstanding: usize::MAX,
             skip_damage: false,
             window: None,
+            upkeep: Upkeep::default(),
         }
     }
 }

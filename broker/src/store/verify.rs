@@ -41,7 +41,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport,
     if !layout.store_file().is_file() {
         return Err(VerifyError::Absent(dir.to_path_buf()));
     }
-    let _lock = open::lock(&layout)?;
+    let _lock = open::lock(&disk, &layout)?;
     let identity = Identity::load(&disk, &layout)?.ok_or_else(|| VerifyError::Absent(dir.to_path_buf()))?;
     let files = LogFiles::load(&disk, &layout, identity.id()?)?;
     let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
