@@ -175,12 +175,19 @@ impl Queue {
         (!appends.is_empty() || !waiting.stop).then_some(appends)
     }
 
-    fn put_back(&self, mut appends: Vec<Append>) {
+    /// Queues what found no room again; false when there is no time to wait for some.
+    fn put_back(&self, mut appends: Vec<Append>) -> bool {
         let mut waiting = self.lock();
+        if waiting.stop {
+            drop(waiting);
+            appends.into_iter().for_each(|append| refuse(append, &unavailable()));
+            return false;
+        }
         waiting.urgent += appends.iter().filter(|append| append.answer.is_some()).count();
         waiting.since.get_or_insert_with(Instant::now);
         appends.append(&mut waiting.appends);
         waiting.appends = appends;
+        true
     }
 }
 
@@ -448,7 +455,10 @@ impl Writer {
         for append in with_events {
             refuse(append, &Refusal::Full { reason: reason.clone() });
         }
-        self.queue.put_back(others);
+        let lost = others.len();
+        if !self.queue.put_back(others) {
+            tracing::warn!(appends = lost, "no room for the last outcomes: these deliveries will be repeated");
+        }
         self.note_room();
     }
 
