@@ -163,11 +163,7 @@ struct Prepared {
     opened: Opened,
 }
 
-fn prepare(
-    disk: Arc<dyn Disk>,
-    options: &Options,
-    accepted: &[Damage],
-) -> Result<Prepared, OpenError> {
+fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Result<Prepared, OpenError> {
     let started = Instant::now();
     let layout = Layout { dir: options.dir.clone() };
     let io = |source| OpenError::Io { path: options.dir.clone(), source };

@@ -187,7 +187,7 @@ impl<'a> FileWindow<'a> {
     }
 
     /// The next frame header behind a position whose number is above `last_frame`.
-    fn next_header(&mut self, from: u64, last_frame: u64) -> io::Result<Option<(u64, FrameHeader)>> {
+    pub fn next_header(&mut self, from: u64, last_frame: u64) -> io::Result<Option<(u64, FrameHeader)>> {
         let mut at = from + ALIGNMENT;
         while self.get(at, FRAME_HEADER_BYTES)?.len() == FRAME_HEADER_BYTES {
             match self.header(at)? {

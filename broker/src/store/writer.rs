@@ -457,7 +457,10 @@ impl Writer {
         }
         let lost = others.len();
         if !self.queue.put_back(others) {
-            tracing::warn!(appends = lost, "no room for the last outcomes: these deliveries will be repeated");
+            tracing::warn!(
+                appends = lost,
+                "no room for the last outcomes: these deliveries will be repeated"
+            );
         }
         self.note_room();
     }

@@ -5,13 +5,20 @@ use std::sync::Arc;
 use sluice_adapters::Refusal;
 
 use super::super::{
-    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Routed, TriggerEntry, TriggerId, TriggerSet,
+    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Routed, TriggerEntry, TriggerId,
+    TriggerSet,
 };
 use super::disk::{Fault, SimDisk};
 use super::rig::{Promises, Run, event, kill, options};
 
 fn small() -> Options {
-    Options { segment_bytes: 12 << 10, retention_bytes: 40 << 10, retention_age_ms: 0, window: None, ..options() }
+    Options {
+        segment_bytes: 12 << 10,
+        retention_bytes: 40 << 10,
+        retention_age_ms: 0,
+        window: None,
+        ..options()
+    }
 }
 
 /// How a life went.
@@ -179,7 +186,8 @@ fn a_power_cut_during_recovery_changes_nothing() {
             for second in 1..=operations {
                 for survival in [0, 1, at * 31 + second] {
                     let disk = crashed.copy();
-                    let _note = note(&format!("cut at {at} ({seed}), then at {second} ({survival})"), &life.disk);
+                    let _note =
+                        note(&format!("cut at {at} ({seed}), then at {second} ({survival})"), &life.disk);
                     disk.set_fault(Some((second, Fault::PowerCut)));
                     if let Ok(run) = Run::open(&disk, &options) {
                         drop(run.stop());

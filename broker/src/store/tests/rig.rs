@@ -187,7 +187,8 @@ impl Promises {
             assert_eq!(record.offset, Offset((first + at) as u64), "offsets without holes");
         }
         assert!(next >= self.events.len(), "{} were acknowledged, {next} are there", self.events.len());
-        let new: Vec<_> = found.iter().skip(self.events.len() - first).map(|r| Arc::clone(&r.event)).collect();
+        let new: Vec<_> =
+            found.iter().skip(self.events.len() - first).map(|r| Arc::clone(&r.event)).collect();
         assert!(new.is_empty() || new == self.doubtful, "part of an append, or what nobody sent: {new:?}");
         for (record, promised) in found.iter().zip(&self.events[first..]) {
             assert_eq!(record.event, *promised, "offset {}", record.offset);
