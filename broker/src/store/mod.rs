@@ -25,7 +25,8 @@
 //! ```
 //!
 //! The checksum of a record (CRC-32C) is seeded with that of its frame's header, which covers segment and frame
-//! number: bytes of a recycled file's former life never pass as new ones, and one record can be verified alone.
+//! number, plus the number of events before it in the frame: bytes of a recycled file's former life never pass as new
+//! ones, one record can be verified alone, and a damaged neighbour cannot make it pass as another offset's.
 //!
 //! # What holds
 //!

@@ -122,7 +122,9 @@ impl Reader {
                 let (kind, end) = format::skip(bytes, position).ok_or_else(damaged)?;
                 if kind == RecordType::Event as u8 {
                     if next == offset {
-                        let (raw, _) = format::record_at(&header, bytes, position).ok_or_else(damaged)?;
+                        let before = (offset.0 - header.first_offset.0) as u32;
+                        let (raw, _) =
+                            format::record_at(&header, bytes, position, before).ok_or_else(damaged)?;
                         let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
                             return Err(damaged());
                         };
