@@ -386,7 +386,7 @@ fn note(found: &scan::Found<'_>) {
 fn extend_before(segments: &[Arc<Segment>], until: Position) -> io::Result<()> {
     for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
         if segment.number() < until.segment {
-            segment.seal_before(&next.header)?;
+            segment.seal_before(next)?;
         }
     }
     match segments.iter().find(|segment| segment.number() == until.segment) {

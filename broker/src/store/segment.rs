@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Offset;
 use super::disk::{Disk, DiskFile};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::{Offset, clock};
 
 /// One entry of a segment's sparse index for so many bytes of frames.
 const SPARSE_BYTES: u64 = 64 << 10;
@@ -85,22 +85,31 @@ impl Segment {
     }
 
     /// Takes from the next segment's header where this one, which the snapshot covers, ends.
-    pub fn seal_before(&self, next: &SegmentHeader) -> io::Result<()> {
+    pub fn seal_before(&self, next: &Self) -> io::Result<()> {
         let end = self.file.len()?;
+        let last_received_ms = next.begun_ms()?;
         let mut progress = self.progress();
         progress.end = end;
-        progress.last_frame = Some(next.first_frame.saturating_sub(1));
-        progress.next_offset = next.first_offset;
+        progress.last_frame = Some(next.header.first_frame.saturating_sub(1));
+        progress.next_offset = progress.next_offset.max(next.header.first_offset);
+        progress.last_received_ms = progress.last_received_ms.max(last_received_ms);
         progress.is_unread = true;
         Ok(())
+    }
+
+    /// When the first frame was written: nothing in the segment before is younger. Now, if that cannot be told.
+    fn begun_ms(&self) -> io::Result<u64> {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        let read = self.file.read_at(&mut bytes, SEGMENT_HEADER_BYTES)?;
+        let header = FrameHeader::decode(&bytes[..read], self.header.store, self.header.segment);
+        Ok(header.map_or_else(clock::wall_ms, |header| header.written_at_ms))
     }
 
     /// Reads the headers of the frames before a position, and nothing else of them.
     pub fn walk_headers(&self, until: u64) -> io::Result<()> {
         let mut at = SEGMENT_HEADER_BYTES;
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        while at < until {
-            self.file.read_at(&mut bytes, at)?;
+        while at < until && self.file.read_at(&mut bytes, at)? == FRAME_HEADER_BYTES {
             let Some(header) = FrameHeader::decode(&bytes, self.header.store, self.header.segment) else {
                 break;
             };
