@@ -70,6 +70,8 @@ pub struct Keeper {
     settled: Option<Settled>,
     snapshot_at: Instant,
     full: bool,
+    /// Set when the oldest segment could not be retired: none is until the next start.
+    is_stuck: bool,
 }
 
 /// What the older snapshot says is not needed any more.
@@ -105,6 +107,7 @@ impl Keeper {
             settled: None,
             snapshot_at,
             full: false,
+            is_stuck: false,
         }
     }
 
@@ -188,8 +191,8 @@ impl Keeper {
     }
 
     /// Recycles the oldest segments that nobody needs and that age or size say may go.
-    fn retire(&self) -> io::Result<()> {
-        let Some(settled) = self.settled else { return Ok(()) };
+    fn retire(&mut self) -> io::Result<()> {
+        let Some(settled) = self.settled.filter(|_| !self.is_stuck) else { return Ok(()) };
         loop {
             let segments = self.reader.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
@@ -205,7 +208,8 @@ impl Keeper {
                 return Ok(());
             }
             let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
-            self.spares.retire(&segment, SPARES_MAX)?;
+            // A younger one must not go while this one may still be there: the log would have a hole.
+            self.spares.retire(&segment, SPARES_MAX).inspect_err(|_| self.is_stuck = true)?;
         }
     }
 
