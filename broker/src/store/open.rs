@@ -354,7 +354,7 @@ fn recover(
     let mut report = Recovery { frames: ending.frames, was_closed: ending.closed, ..Recovery::default() };
     let nothing_new = ending.last.is_none() && from.frame > 0 && is_closed_at(&segments, from).map_err(io)?;
     ending.closed |= nothing_new;
-    let last_frame = ending.last.as_ref().map_or(from.frame, |(_, _, header)| header.frame);
+    let last_frame = ending.last_frame;
     let (active, next_frame) = if ending.closed && damage.is_empty() && !segments.is_empty() {
         let active = segments.last().cloned().ok_or(OpenError::NotAStore(layout.dir.clone()))?;
         (active, last_frame + 1)
@@ -406,7 +406,7 @@ fn is_closed_at(segments: &[Arc<Segment>], position: Position) -> io::Result<boo
     while at < position.at {
         let Some(header) = window.header(at)? else { return Ok(false) };
         let records = window.records(at, &header)?;
-        closed = records.is_some_and(|(_, records)| {
+        closed = records.is_some_and(|records| {
             records.last().is_some_and(|last| last.kind == format::RecordType::Close as u8)
         });
         at += header.span();
@@ -454,15 +454,16 @@ fn begin_again(
     gaps: &[LogRecord],
 ) -> Result<Begun, OpenError> {
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
+    // A frame that something was written behind is on disk; the copy is for one of which that is not known.
     let copy = match &ending.last {
-        Some((number, at, header)) => {
+        Some((number, at, header)) if header.frame == last_frame => {
             let holder = segments.iter().find(|segment| segment.number() == *number);
             let holder = holder.ok_or_else(|| OpenError::NotAStore(layout.dir.clone()))?;
             let mut bytes = vec![0; FRAME_HEADER_BYTES + header.body_bytes as usize];
             holder.file.read_at(&mut bytes, *at).map_err(io)?;
             Some((*header, bytes))
         }
-        None => None,
+        _ => None,
     };
     let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
     let first_offset = copy.as_ref().map_or(ending.next_offset, |(header, _)| header.first_offset);

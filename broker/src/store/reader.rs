@@ -162,7 +162,7 @@ impl Reader {
                 };
                 // Recovery wrote the last frame a second time, at the start of the next segment.
                 if header.frame > last_frame
-                    && let Some((_, records)) = window.records(at, &header).map_err(io)?
+                    && let Some(records) = window.records(at, &header).map_err(io)?
                 {
                     last_frame = header.frame;
                     let mut offset = header.first_offset;

@@ -155,10 +155,6 @@ impl Layout {
         self.dir.join("set-aside")
     }
 
-    pub fn index(&self) -> PathBuf {
-        self.dir.join("index")
-    }
-
     pub fn store_file(&self) -> PathBuf {
         self.dir.join("store.json")
     }
@@ -168,12 +164,16 @@ impl Layout {
     }
 
     pub fn segment(&self, number: u64) -> PathBuf {
-        self.log().join(format!("{number:012}.seg"))
+        self.log().join(segment_name(number))
     }
 
     pub fn spare(&self, number: u64) -> PathBuf {
         self.log().join(format!("{number:012}.spare"))
     }
+}
+
+pub fn segment_name(number: u64) -> String {
+    format!("{number:012}.seg")
 }
 
 /// The number in a file name with this extension.
