@@ -114,6 +114,8 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
 }
 
 /// Opens a store, taking as lost what `accepted` names besides what the options allow.
+///
+/// What `accepted` names need not be found by recovery: it may be in what a snapshot covers.
 pub fn open_accepting(
     disk: Arc<dyn Disk>,
     options: &Options,
@@ -175,7 +177,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let files = LogFiles::load(&*disk, &layout, identity.id()?)?;
     let spares =
         Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, files.spares));
-    let recovered = recover(&disk, &layout, options, &identity, files.segments, &spares)?;
+    let recovered = recover(&disk, &layout, options, &identity, files.segments, &spares, accepted)?;
 
     let reader = Arc::new(Reader::new(recovered.segments, TAIL_BYTES));
     let queue = Arc::new(Queue::new());
@@ -321,6 +323,7 @@ fn recover(
     identity: &Identity,
     mut segments: Vec<Arc<Segment>>,
     spares: &Spares,
+    accepted: &[Damage],
 ) -> Result<Recovered, OpenError> {
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
     let start = segments.first().map_or(Position { segment: 1, at: 0, frame: 0 }, |first| Position {
@@ -344,11 +347,10 @@ fn recover(
     if let Some(error) = failed {
         return Err(io(error));
     }
-    let accepted = |damage: &Damage| {
-        folded.state.gaps.iter().any(|gap| gap.segment == damage.segment && gap.start == damage.start)
-    };
-    let damage: Vec<_> = ending.damage.iter().filter(|damage| !accepted(damage)).cloned().collect();
-    if !damage.is_empty() && !options.skip_damage {
+    let is_known = |damage: &&Damage| folded.state.gaps.iter().any(|gap| damage.is_within(gap));
+    let found = ending.damage.iter().chain(accepted.iter().filter(|part| !ending.damage.contains(part)));
+    let damage: Vec<_> = found.filter(|damage| !is_known(damage)).cloned().collect();
+    if damage.iter().any(|part| !accepted.contains(part)) && !options.skip_damage {
         return Err(OpenError::Damaged { dir: layout.dir.clone(), damage });
     }
     let mut report = Recovery { frames: ending.frames, was_closed: ending.closed, ..Recovery::default() };

@@ -10,6 +10,7 @@ use super::Offset;
 use super::format::{
     self, ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, RawRecord, RecordType, SEGMENT_HEADER_BYTES,
 };
+use super::record::Gap;
 use super::segment::{Segment, segment_name};
 
 /// A place between two frames: all up to and including frame `frame` is before it.
@@ -38,6 +39,16 @@ pub struct Damage {
     pub end: u64,
     /// Offsets of the events that were there (end exclusive).
     pub offsets: (Offset, Offset),
+}
+
+impl Damage {
+    /// Whether a gap on the log says that all of this is lost.
+    pub fn is_within(&self, gap: &Gap) -> bool {
+        gap.segment == self.segment
+            && gap.start <= self.start
+            && self.end <= gap.end
+            && (self.offsets.0 == self.offsets.1 || gap.from <= self.offsets.0 && self.offsets.1 <= gap.to)
+    }
 }
 
 /// How a scan ended.
