@@ -358,6 +358,7 @@ fn recover(
     ending.closed |= nothing_new;
     let last_frame = ending.last_frame;
     let (active, next_frame) = if ending.closed && damage.is_empty() && !segments.is_empty() {
+        close_again(&**disk, layout, &segments, &ending).map_err(io)?;
         let active = segments.last().cloned().ok_or(OpenError::NotAStore(layout.dir.clone()))?;
         (active, last_frame + 1)
     } else {
@@ -414,6 +415,25 @@ fn is_closed_at(segments: &[Arc<Segment>], position: Position) -> io::Result<boo
         at += header.span();
     }
     Ok(closed && at == position.at)
+}
+
+/// Writes the closing frame again where it is, and syncs. Who wrote it may have died before it was on disk, and a frame
+/// behind one that is not would make it look damaged; nothing but itself can be torn here.
+fn close_again(
+    disk: &dyn Disk,
+    layout: &Layout,
+    segments: &[Arc<Segment>],
+    ending: &scan::Ending,
+) -> io::Result<()> {
+    if let Some((number, at, header)) = &ending.last
+        && let Some(segment) = segments.iter().find(|segment| segment.number() == *number)
+    {
+        let mut bytes = vec![0; header.span() as usize];
+        segment.file.read_at(&mut bytes, *at)?;
+        segment.file.write_at(&bytes, *at)?;
+        segment.file.sync()?;
+    }
+    disk.sync_dir(&layout.log())
 }
 
 fn gap(damage: &Damage) -> Gap {
