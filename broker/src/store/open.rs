@@ -489,9 +489,9 @@ fn begin_again(
     };
     let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
     let first_offset = copy.as_ref().map_or(ending.next_offset, |(header, _)| header.first_offset);
-    let empty = segments.last().filter(|last| {
-        last.extent().last_frame.is_none() && last.header.first_frame == first_frame && ending.torn.is_none()
-    });
+    let empty = segments
+        .last()
+        .filter(|last| last.extent().last_frame.is_none() && last.header.first_frame == first_frame);
     let (segment, reused) = match empty {
         Some(segment) => (Arc::clone(segment), true),
         None => {
@@ -506,6 +506,8 @@ fn begin_again(
         header.segment = segment.number();
         let header = format::seal(&mut bytes, header);
         segment.file.write_at(&bytes, at)?;
+        // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
+        segment.file.sync()?;
         segment.advance(
             header.frame,
             at,
@@ -537,7 +539,6 @@ fn begin_again(
         };
         write(header, bytes).map_err(io)?;
     }
-    segment.file.sync().map_err(io)?;
     disk.sync_dir(&layout.log()).map_err(io)?;
     if !reused && let Some(last) = segments.last() {
         // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
