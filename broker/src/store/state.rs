@@ -179,8 +179,14 @@ impl Outstanding {
         match self.slots.back() {
             Some(last) if last.offset() >= slot.offset() => {
                 let at = self.slots.partition_point(|known| known.offset() < slot.offset());
-                if self.slots.get(at).is_none_or(|known| known.offset() != slot.offset()) {
-                    self.slots.insert(at, slot);
+                match self.slots.get_mut(at) {
+                    Some(known) if known.offset() == slot.offset() => {
+                        if known.settled {
+                            *known = slot;
+                            self.settled -= 1;
+                        }
+                    }
+                    _ => self.slots.insert(at, slot),
                 }
             }
             _ => self.slots.push_back(slot),
