@@ -254,8 +254,15 @@ impl Spares {
         };
         let (spare, path) = (self.layout.spare(number), self.layout.segment(header.segment));
         let file = self.disk.open(&spare)?;
-        if file.len()? < self.segment_bytes {
-            file.allocate(self.segment_bytes)?;
+        if file.len()? < self.segment_bytes
+            && let Err(error) = file.allocate(self.segment_bytes)
+        {
+            // It was made in part before a crash, or for smaller segments. It is kept for when there is space.
+            if error.kind() != io::ErrorKind::StorageFull {
+                return Err(error);
+            }
+            self.state().files.push(number);
+            return Ok(None);
         }
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
