@@ -207,6 +207,20 @@ pub struct Writer {
     pub buffer: Vec<u8>,
 }
 
+/// Refuses all that waits and all that comes when the writer ends, by a panic too: nobody waits for ever.
+struct Ending(Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let left = {
+            let mut waiting = self.0.lock();
+            waiting.dead = true;
+            std::mem::take(&mut waiting.appends)
+        };
+        left.into_iter().for_each(|append| refuse(append, &unavailable()));
+    }
+}
+
 /// Appends of one frame, encoded, not yet on disk.
 #[derive(Default)]
 struct Batch {
@@ -220,8 +234,9 @@ struct Batch {
 impl Writer {
     /// Runs until it is stopped (`Ok`) or the disk fails.
     pub fn run(mut self) -> io::Result<()> {
+        let _ending = Ending(Arc::clone(&self.queue));
         let (mut company, mut sync) = (0, Duration::ZERO);
-        let ended = loop {
+        loop {
             let Some(appends) = self.queue.take(company, sync) else {
                 break self.close();
             };
@@ -234,14 +249,7 @@ impl Writer {
                 Ok(None) => {}
                 Err(error) => break Err(error),
             }
-        };
-        let left = {
-            let mut waiting = self.queue.lock();
-            waiting.dead = true;
-            std::mem::take(&mut waiting.appends)
-        };
-        left.into_iter().for_each(|append| refuse(append, &unavailable()));
-        ended
+        }
     }
 
     /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
