@@ -201,6 +201,11 @@ impl Spares {
         Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files: found, next }) }
     }
 
+    /// A frame of this many bytes fits every segment.
+    pub fn frame_bytes_max(&self) -> usize {
+        usize::try_from(self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES)).unwrap_or(usize::MAX)
+    }
+
     pub fn count(&self) -> usize {
         self.state().files.len()
     }

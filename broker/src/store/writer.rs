@@ -265,7 +265,11 @@ impl Writer {
             while self.buffer.len() < FRAME_BYTES
                 && let Some(append) = rest.next()
             {
-                self.encode(append, now_ms, &mut twins, &mut batch);
+                if let Some(append) = self.encode(append, now_ms, &mut twins, &mut batch) {
+                    // The frame was full without it.
+                    rest = std::iter::once(append).chain(rest).collect::<Vec<_>>().into_iter().peekable();
+                    break;
+                }
             }
             if batch.records == 0 {
                 answer_all(batch.answers);
@@ -282,18 +286,20 @@ impl Writer {
         Ok(took)
     }
 
-    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused.
+    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused. Gives it back when
+    /// a segment has no room for what is in the frame and this too.
     fn encode(
         &mut self,
         append: Append,
         now_ms: u64,
         twins: &mut HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
         batch: &mut Batch,
-    ) {
+    ) -> Option<Append> {
         if !append.events.is_empty()
             && let Some(reason) = self.queue.full()
         {
-            return refuse(append, &Refusal::Full { reason });
+            refuse(append, &Refusal::Full { reason });
+            return None;
         }
         let first = Offset(self.next_offset.0 + batch.events.len() as u64);
         let mut receipts = Vec::with_capacity(append.events.len());
@@ -307,7 +313,8 @@ impl Writer {
                     fresh.iter().for_each(|(_, event): &(Offset, &NewEvent)| {
                         twins.remove(&event.key);
                     });
-                    return refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
+                    refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
+                    return None;
                 }
                 None => {
                     let receipt = Receipt { offset: offset.0, duplicate: false };
@@ -320,9 +327,11 @@ impl Writer {
                 }
             }
         }
-        for (offset, new) in fresh {
+        let start = self.buffer.len();
+        let mut records = Vec::with_capacity(fresh.len());
+        for (offset, new) in &fresh {
             let record = Record {
-                offset,
+                offset: *offset,
                 received_at_ms: now_ms,
                 via: Arc::clone(&new.via),
                 trace: new.trace.clone(),
@@ -333,17 +342,27 @@ impl Writer {
                 event: Arc::clone(&new.event),
             };
             record::append_event(&mut self.buffer, &record);
-            batch.events.push(Arc::new(record));
-            batch.records += 1;
+            records.push(Arc::new(record));
         }
-        for record in &append.records {
-            record.append_to(&mut self.buffer);
-            batch.records += 1;
+        append.records.iter().for_each(|record| record.append_to(&mut self.buffer));
+        if self.buffer.len() > self.spares.frame_bytes_max() {
+            self.buffer.truncate(start);
+            fresh.iter().for_each(|(_, event)| {
+                twins.remove(&event.key);
+            });
+            if batch.records > 0 {
+                return Some(append);
+            }
+            refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
+            return None;
         }
+        batch.records += (records.len() + append.records.len()) as u32;
+        batch.events.append(&mut records);
         match append.answer {
             Some(answer) => batch.answers.push((answer, receipts)),
             None => batch.appends.push(append),
         }
+        None
     }
 
     /// The event that a new one repeats: its receipt, or its offset when the content differs.
@@ -375,7 +394,7 @@ impl Writer {
     fn commit(&mut self, batch: Batch, now_ms: u64) -> io::Result<Committed> {
         let span = format::aligned(self.buffer.len() as u64);
         if self.segment.extent().end + span > self.segment.file.len()?
-            && !self.roll(span, !batch.events.is_empty())?
+            && !self.roll(!batch.events.is_empty())?
         {
             let refused =
                 Refusal::Full { reason: self.queue.full().unwrap_or_else(|| "no space on the disk".into()) };
@@ -425,7 +444,7 @@ impl Writer {
     }
 
     /// Goes on in a new segment; false when there is none for this frame. The last spare is for outcomes only.
-    fn roll(&mut self, span: u64, has_events: bool) -> io::Result<bool> {
+    fn roll(&mut self, has_events: bool) -> io::Result<bool> {
         let header = SegmentHeader {
             store: self.store,
             segment: self.segment.number() + 1,
@@ -443,9 +462,6 @@ impl Writer {
         }
         match self.spares.take(header, reserve)? {
             Some(segment) => {
-                if format::SEGMENT_HEADER_BYTES + span > segment.file.len()? {
-                    return Err(io::Error::other("a frame is larger than a segment"));
-                }
                 self.segment = Arc::new(segment);
                 self.reader.add_segment(Arc::clone(&self.segment));
                 self.queue.active.store(self.segment.number(), Ordering::Release);
