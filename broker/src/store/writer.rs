@@ -310,9 +310,11 @@ impl Writer {
                 Some(Ok(receipt)) => receipts.push(receipt),
                 Some(Err(earlier)) => {
                     // What this append added to the twins belongs to no event.
-                    fresh.iter().for_each(|(_, event): &(Offset, &NewEvent)| {
-                        twins.remove(&event.key);
-                    });
+                    fresh.iter().filter(|(_, event): &&(Offset, &NewEvent)| event.unique).for_each(
+                        |(_, event)| {
+                            twins.remove(&event.key);
+                        },
+                    );
                     refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
                     return None;
                 }
@@ -347,7 +349,7 @@ impl Writer {
         append.records.iter().for_each(|record| record.append_to(&mut self.buffer));
         if self.buffer.len() > self.spares.frame_bytes_max() {
             self.buffer.truncate(start);
-            fresh.iter().for_each(|(_, event)| {
+            fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
                 twins.remove(&event.key);
             });
             if batch.records > 0 {
@@ -452,13 +454,13 @@ impl Writer {
             first_offset: self.next_offset,
         };
         let reserve = usize::from(has_events);
-        if self.spares.count() <= reserve
-            && let Err(error) = self.spares.make(false)
-        {
+        while self.spares.count() <= reserve {
+            let Err(error) = self.spares.make(false) else { continue };
             if has_events && self.queue.full().is_none() {
                 tracing::warn!(%error, "no space for another segment: events are refused until there is");
                 self.queue.set_full(Some(format!("no space for another segment: {error}")));
             }
+            break;
         }
         match self.spares.take(header, reserve)? {
             Some(segment) => {
