@@ -5,11 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::open::Options;
+use super::open::{Identity, Options};
 use super::reader::Reader;
 use super::scan::Position;
 use super::segment::{Layout, Segment, Spares};
-use super::snapshot::{self, Folded};
+use super::snapshot;
 use super::writer::Queue;
 use super::{Offset, clock};
 
@@ -161,18 +161,15 @@ impl Keeper {
     /// Folds the sealed segments and writes down what they add up to.
     fn take_snapshot(&mut self, segments: &[Arc<Segment>]) -> io::Result<()> {
         let Some((_, sealed)) = segments.split_last() else { return Ok(()) };
-        let Some(first) = sealed.first() else { return Ok(()) };
-        let found = snapshot::newest(&*self.disk, &self.layout, self.options.window, first.number())?;
-        let start = Position {
-            segment: first.number(),
-            at: super::format::SEGMENT_HEADER_BYTES,
-            frame: first.header.first_frame.saturating_sub(1),
+        let identity = Identity::load(&*self.disk, &self.layout).map_err(io::Error::other)?;
+        let Some(identity) = identity.filter(|_| !sealed.is_empty()) else { return Ok(()) };
+        let (window, keep) = (self.options.window, self.options.skip_damage);
+        let base = snapshot::base(&*self.disk, &self.layout, window, sealed, &identity, keep)?;
+        let Some(mut folded) = base else {
+            return Err(io::Error::other(
+                "no snapshot is whole any more, and the log before it has been retired",
+            ));
         };
-        let base_ms = super::open::Identity::load(&*self.disk, &self.layout)
-            .ok()
-            .flatten()
-            .map_or(0, |identity| identity.created_at_ms);
-        let mut folded = found.unwrap_or_else(|| Folded::start(base_ms, start, self.options.window));
         let before = folded.position;
         folded.catch_up(sealed, self.options.outstanding)?;
         if folded.position > before {

@@ -14,7 +14,7 @@ use super::metrics::Measures;
 use super::reader::Reader;
 use super::record::{Gap, LogRecord, Record};
 use super::scan::{self, Damage, FileWindow, Position};
-use super::segment::{Layout, Segment, Spares, number_of};
+use super::segment::{Layout, Segment, Spares, number_of, segment_name};
 use super::snapshot::{self, Folded};
 use super::window::WindowSize;
 use super::writer::{Queue, Writer};
@@ -64,8 +64,8 @@ pub enum OpenError {
     Version { path: PathBuf, found: u32 },
     #[error("{}", damage_text(.dir, .damage))]
     Damaged { dir: PathBuf, damage: Vec<Damage> },
-    #[error("segment {number} is missing from {}", path.display())]
-    Missing { path: PathBuf, number: u64 },
+    #[error("{}: no snapshot is whole, and the log before {} has been retired", dir.display(), .segment.display())]
+    NoSnapshot { dir: PathBuf, segment: PathBuf },
 }
 
 fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
@@ -174,10 +174,10 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     }
     let lock = lock(&*disk, &layout)?;
     let identity = Identity::load_or_make(&*disk, &layout)?;
-    let files = LogFiles::load(&*disk, &layout, identity.id()?)?;
-    let spares =
-        Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, files.spares));
-    let recovered = recover(&disk, &layout, options, &identity, files.segments, &spares, accepted)?;
+    let mut files = LogFiles::load(&*disk, &layout, identity.id()?)?;
+    let found = std::mem::take(&mut files.spares);
+    let spares = Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, found));
+    let recovered = recover(&disk, &layout, options, &identity, files, &spares, accepted)?;
 
     let reader = Arc::new(Reader::new(recovered.segments, TAIL_BYTES));
     let queue = Arc::new(Queue::new());
@@ -255,6 +255,9 @@ impl Identity {
         }
         let path = layout.store_file();
         let io = |source| OpenError::Io { path: path.clone(), source };
+        if disk.list(&layout.log()).map_err(io)?.iter().any(|name| number_of(name, "seg").is_some()) {
+            return Err(OpenError::NotAStore(layout.dir.clone()));
+        }
         let id = uuid::Uuid::new_v4().simple().to_string();
         let identity = Self { format: format::FORMAT_VERSION, id, created_at_ms: clock::wall_ms() };
         let partial = layout.dir.join("store.partial");
@@ -275,35 +278,58 @@ impl Identity {
 pub struct LogFiles {
     pub segments: Vec<Arc<Segment>>,
     pub spares: Vec<u64>,
+    /// Headers that are not whole, and are known from what stands behind them.
+    pub damage: Vec<Damage>,
 }
 
 impl LogFiles {
+    /// Opens all segments. Missing ones are found by the scan, from the frames that are missing.
     pub fn load(disk: &dyn Disk, layout: &Layout, store: u128) -> Result<Self, OpenError> {
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         let names = disk.list(&layout.log()).map_err(io(layout.log()))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, "seg")).collect();
         numbers.sort_unstable();
-        let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(numbers.len());
+        let mut files =
+            Self { segments: Vec::with_capacity(numbers.len()), spares: Vec::new(), damage: Vec::new() };
         for number in numbers {
             let path = layout.segment(number);
-            if let Some(last) = segments.last()
-                && last.number() + 1 != number
-            {
-                return Err(OpenError::Missing { path: layout.log(), number: last.number() + 1 });
-            }
             let file = disk.open(&path).map_err(io(path.clone()))?;
             let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
             let read = file.read_at(&mut bytes, 0).map_err(io(path.clone()))?;
-            let header = SegmentHeader::decode(&bytes[..read])
-                .map_err(|source| OpenError::Header { path: path.clone(), source })?;
-            if header.store != store || header.segment != number {
-                return Err(OpenError::Header { path, source: HeaderError::Magic });
-            }
-            segments.push(Arc::new(Segment::new(header, path, file)));
+            let decoded = SegmentHeader::decode(&bytes[..read]).and_then(|header| {
+                let is_ours = header.store == store && header.segment == number;
+                if is_ours { Ok(header) } else { Err(HeaderError::Magic) }
+            });
+            let segment = match decoded {
+                Ok(header) => Segment::new(header, path, file),
+                Err(source) => {
+                    let nameless = SegmentHeader {
+                        store,
+                        segment: number,
+                        first_frame: 0,
+                        first_offset: Default::default(),
+                    };
+                    let segment = Segment::new(nameless, path.clone(), file);
+                    let first = FileWindow::new(&segment).first_header().map_err(io(path.clone()))?;
+                    // Without a frame of this store and segment it is another's file, or there is nothing to go by.
+                    let first = first.ok_or(OpenError::Header { path: path.clone(), source })?;
+                    let (first_frame, first_offset) = (first.frame, first.first_offset);
+                    files.damage.push(Damage {
+                        file: scan::file_name(&segment),
+                        segment: number,
+                        start: 0,
+                        end: SEGMENT_HEADER_BYTES,
+                        offsets: (first_offset, first_offset),
+                    });
+                    let header = SegmentHeader { first_frame, first_offset, ..nameless };
+                    Segment::new(header, path, Arc::clone(&segment.file))
+                }
+            };
+            files.segments.push(Arc::new(segment));
         }
-        let mut spares: Vec<u64> = names.iter().filter_map(|name| number_of(name, "spare")).collect();
-        spares.sort_unstable();
-        Ok(Self { segments, spares })
+        files.spares = names.iter().filter_map(|name| number_of(name, "spare")).collect();
+        files.spares.sort_unstable();
+        Ok(files)
     }
 }
 
@@ -321,18 +347,19 @@ fn recover(
     layout: &Layout,
     options: &Options,
     identity: &Identity,
-    mut segments: Vec<Arc<Segment>>,
+    files: LogFiles,
     spares: &Spares,
     accepted: &[Damage],
 ) -> Result<Recovered, OpenError> {
+    let mut segments = files.segments;
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
-    let start = segments.first().map_or(Position { segment: 1, at: 0, frame: 0 }, |first| Position {
-        segment: first.number(),
-        at: SEGMENT_HEADER_BYTES,
-        frame: first.header.first_frame.saturating_sub(1),
-    });
-    let found = snapshot::newest(&**disk, layout, options.window, start.segment).map_err(io)?;
-    let mut folded = found.unwrap_or_else(|| Folded::start(identity.created_at_ms, start, options.window));
+    let keep_offsets = options.skip_damage || !accepted.is_empty();
+    let mut folded = snapshot::base(&**disk, layout, options.window, &segments, identity, keep_offsets)
+        .map_err(io)?
+        .ok_or_else(|| OpenError::NoSnapshot {
+            dir: layout.snapshots(),
+            segment: segments.first().map_or_else(|| layout.log(), |first| first.path.clone()),
+        })?;
     extend_before(&segments, folded.position).map_err(io)?;
     let (from, next_offset) = (folded.position, folded.next_offset());
     let mut failed = None;
@@ -347,7 +374,14 @@ fn recover(
     if let Some(error) = failed {
         return Err(io(error));
     }
+    let last_number = segments.last().map_or(0, |last| last.number());
+    if from.frame > 0 && last_number < from.segment {
+        let (file, offset) = (segment_name(from.segment), ending.next_offset);
+        let segment = last_number + 1;
+        ending.damage.push(Damage { file, segment, start: 0, end: 0, offsets: (offset, offset) });
+    }
     let is_known = |damage: &&Damage| folded.state.gaps.iter().any(|gap| damage.is_within(gap));
+    ending.damage.extend(files.damage);
     let found = ending.damage.iter().chain(accepted.iter().filter(|part| !ending.damage.contains(part)));
     let damage: Vec<_> = found.filter(|damage| !is_known(damage)).cloned().collect();
     if damage.iter().any(|part| !accepted.contains(part)) && !options.skip_damage {
@@ -368,7 +402,16 @@ fn recover(
         }
         let gaps: Vec<LogRecord> = damage.iter().map(|damage| LogRecord::Gap(gap(damage))).collect();
         report.gaps = gaps.len();
-        let begun = begin_again(disk, layout, identity, &segments, spares, &ending, last_frame, &gaps)?;
+        let begun = begin_again(
+            disk,
+            layout,
+            identity,
+            &segments,
+            spares,
+            &ending,
+            (last_frame, from.segment),
+            &gaps,
+        )?;
         if !begun.reused {
             segments.push(Arc::clone(&begun.segment));
         }
@@ -392,9 +435,14 @@ fn extend_before(segments: &[Arc<Segment>], until: Position) -> io::Result<()> {
             segment.seal_before(next)?;
         }
     }
-    match segments.iter().find(|segment| segment.number() == until.segment) {
-        Some(segment) => segment.walk_headers(until.at),
-        None => Ok(()),
+    let Some(at) = segments.iter().position(|segment| segment.number() == until.segment) else {
+        return Ok(());
+    };
+    segments[at].walk_headers(until.at)?;
+    match segments.get(at + 1) {
+        // A damaged frame is in the way.
+        Some(next) if segments[at].extent().end < until.at => segments[at].seal_before(next),
+        _ => Ok(()),
     }
 }
 
@@ -472,7 +520,7 @@ fn begin_again(
     segments: &[Arc<Segment>],
     spares: &Spares,
     ending: &scan::Ending,
-    last_frame: u64,
+    (last_frame, above): (u64, u64),
     gaps: &[LogRecord],
 ) -> Result<Begun, OpenError> {
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
@@ -495,7 +543,8 @@ fn begin_again(
     let (segment, reused) = match empty {
         Some(segment) => (Arc::clone(segment), true),
         None => {
-            let number = segments.last().map_or(1, |last| last.number() + 1);
+            // Above what a snapshot knows, too, should segments behind it be missing.
+            let number = segments.last().map_or(1, |last| last.number() + 1).max(above);
             let header = SegmentHeader { store: identity.id()?, segment: number, first_frame, first_offset };
             (Arc::new(new_segment(spares, header).map_err(io)?), false)
         }

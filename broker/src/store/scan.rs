@@ -201,6 +201,14 @@ impl<'a> FileWindow<'a> {
         Ok(&self.bytes[from..to])
     }
 
+    /// The first frame header in the segment.
+    pub fn first_header(&mut self) -> io::Result<Option<FrameHeader>> {
+        match self.header(SEGMENT_HEADER_BYTES)? {
+            Some(header) => Ok(Some(header)),
+            None => Ok(self.next_header(SEGMENT_HEADER_BYTES, 0)?.map(|(_, header)| header)),
+        }
+    }
+
     /// The frame at a position, if all of it is whole.
     fn whole(&mut self, at: u64) -> io::Result<Option<(FrameHeader, Vec<RawRecord<'_>>)>> {
         let Some(header) = self.header(at)? else { return Ok(None) };

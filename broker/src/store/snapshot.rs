@@ -8,6 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::format::SEGMENT_HEADER_BYTES;
+use super::open::Identity;
 use super::record::LogRecord;
 use super::scan::{self, Found, Position};
 use super::segment::{Layout, Segment, number_of};
@@ -136,8 +138,40 @@ pub fn write(disk: &dyn Disk, layout: &Layout, folded: &Folded) -> io::Result<()
     Ok(())
 }
 
-/// The newest snapshot that is whole and that the log goes on from, and the frame of the older one that is kept.
-pub fn newest(
+/// What to fold the log onto: the newest snapshot that is whole and that the log goes on from, else nothing, if the log
+/// is there from its beginning. `None` when it is not: what was retired cannot be folded again. `keep_offsets` then
+/// begins at the first offset that is left, everything before it forgotten.
+pub fn base(
+    disk: &dyn Disk,
+    layout: &Layout,
+    size: Option<WindowSize>,
+    segments: &[Arc<Segment>],
+    identity: &Identity,
+    keep_offsets: bool,
+) -> io::Result<Option<Folded>> {
+    let first = segments.first().map(|first| first.header);
+    if let Some(folded) = newest(disk, layout, size, first.map_or(0, |first| first.segment))? {
+        return Ok(Some(folded));
+    }
+    let Some(first) = first else {
+        let start = Position { segment: 1, at: SEGMENT_HEADER_BYTES, frame: 0 };
+        return Ok(Some(Folded::start(identity.created_at_ms, start, size)));
+    };
+    if first.first_frame > 1 && !keep_offsets {
+        return Ok(None);
+    }
+    let start = Position {
+        segment: first.segment,
+        at: SEGMENT_HEADER_BYTES,
+        frame: first.first_frame.saturating_sub(1),
+    };
+    let mut folded = Folded::start(identity.created_at_ms, start, size);
+    folded.state.next_offset = first.first_offset;
+    Ok(Some(folded))
+}
+
+/// The newest snapshot that is whole and not of a time before segment `first`.
+fn newest(
     disk: &dyn Disk,
     layout: &Layout,
     size: Option<WindowSize>,

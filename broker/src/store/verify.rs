@@ -70,6 +70,7 @@ pub fn verify_on(
     })
     .map_err(io)?;
     let mut damage = ending.damage;
+    damage.extend(files.damage);
     damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
     Ok(VerifyReport {
         segments: files.segments.len(),
