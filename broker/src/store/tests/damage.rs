@@ -161,27 +161,21 @@ fn a_sealed_segment_that_is_cut_off_or_gone_or_unreadable_is_damage() {
 #[test]
 fn the_end_of_a_segment_is_damage_even_when_the_next_one_is_still_empty() {
     let options = Options { window: None, segment_bytes: 12 << 10, ..options() };
-    let disk = SimDisk::new();
-    let mut run = Run::open(&disk, &options).unwrap();
-    (0..4).for_each(|n| drop(run.put(&n.to_string(), 1400)));
-    let mut at = 1;
     // The power fails when the next segment has its name and no frame.
-    let cut = loop {
-        let disk = disk.copy();
-        let mut run = Run::open(&disk, &options).unwrap();
-        disk.set_fault(Some((at, super::disk::Fault::PowerCut)));
-        drop(run.append(&[event("4", 1400)], vec![]));
-        drop(run.stop());
-        let disk = disk.power_cut(0);
-        let files = segment_files(&disk);
-        let last = disk.content(files.last().unwrap());
-        if files.len() >= 3 && last[SEGMENT_HEADER_BYTES as usize..].iter().all(|byte| *byte == 0) {
-            break disk;
-        }
-        at += 1;
-        assert!(at < 40, "no such moment");
-    };
-    drop(run);
+    let cut = (1..20)
+        .find_map(|at| {
+            let disk = SimDisk::new();
+            let mut run = Run::open(&disk, &options).unwrap();
+            (0..4).for_each(|n| drop(run.put(&n.to_string(), 1400)));
+            disk.set_fault(Some((at, super::disk::Fault::PowerCut)));
+            drop(run.append(&[event("4", 1400)], vec![]));
+            drop(run.stop());
+            let disk = disk.power_cut(0);
+            let last = disk.content(segment_files(&disk).last().unwrap());
+            let is_empty = last[SEGMENT_HEADER_BYTES as usize..].iter().all(|byte| *byte == 0);
+            (segment_files(&disk).len() == 2 && is_empty).then_some(disk)
+        })
+        .expect("there is such a moment");
     let files = segment_files(&cut);
     let before = &files[files.len() - 2];
     let content = cut.content(before);
