@@ -263,7 +263,7 @@ impl Spares {
             && let Err(error) = file.allocate(self.segment_bytes)
         {
             // It was made in part before a crash, or for smaller segments. It is kept for when there is space.
-            if error.kind() != io::ErrorKind::StorageFull {
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }
             self.state().files.push(number);

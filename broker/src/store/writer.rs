@@ -456,6 +456,9 @@ impl Writer {
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
             let Err(error) = self.spares.make(false) else { continue };
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error);
+            }
             if has_events && self.queue.full().is_none() {
                 tracing::warn!(%error, "no space for another segment: events are refused until there is");
                 self.queue.set_full(Some(format!("no space for another segment: {error}")));
