@@ -28,6 +28,8 @@ pub struct Found<'a> {
     pub at: u64,
     pub header: FrameHeader,
     pub records: Vec<RawRecord<'a>>,
+    /// Recovery wrote it a second time: what it says is known, but this may be the copy that is on disk.
+    pub is_repeated: bool,
 }
 
 /// Frames that were on disk once and are not whole any more.
@@ -101,15 +103,16 @@ pub fn scan(
                     ending.miss(Missing::Part(segment, at, at), header.frame, header.first_offset)?;
                     continue;
                 }
-                if header.frame > ending.last_frame {
+                let is_repeated = header.frame <= ending.last_frame;
+                if !is_repeated {
                     ending.closed = records.last().is_some_and(|last| last.kind == RecordType::Close as u8);
-                    visit(&Found { segment, at, header, records })?;
                     ending.last = Some((segment.number(), at, header));
                     ending.frames += 1;
                     ending.events += u64::from(header.events);
                     ending.next_offset = ending.next_offset.max(header.end_offset());
                     ending.last_frame = header.frame;
                 }
+                visit(&Found { segment, at, header, records, is_repeated })?;
                 at += header.span();
                 continue;
             }

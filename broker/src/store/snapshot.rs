@@ -40,6 +40,9 @@ struct Head {
 impl Folded {
     /// Folds a frame in. `capacity` bounds what is held in memory for all triggers together.
     pub fn fold(&mut self, found: &Found<'_>, capacity: usize) -> io::Result<()> {
+        if found.is_repeated {
+            return Ok(());
+        }
         let mut offset = found.header.first_offset;
         let total = self.state.outstanding();
         let held = std::cell::Cell::new(total);

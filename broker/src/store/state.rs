@@ -202,7 +202,7 @@ impl Outstanding {
         (!self.slots[at].settled).then_some(at)
     }
 
-    fn remove(&mut self, offset: Offset) -> bool {
+    pub(super) fn remove(&mut self, offset: Offset) -> bool {
         let Some(at) = self.find(offset) else { return false };
         self.slots[at].settled = true;
         self.settled += 1;

@@ -61,7 +61,7 @@ pub fn verify_on(
     let ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
         bytes += found.header.span();
         progress((found.segment.number() - start.segment) * 100 / total);
-        for raw in &found.records {
+        for raw in found.records.iter().filter(|_| !found.is_repeated) {
             if let Ok(Some(super::LogRecord::Gap(gap))) = super::LogRecord::decode(raw, Offset(0)) {
                 gaps.push(gap);
             }

@@ -196,7 +196,11 @@ impl Promises {
         self.events.extend(new);
         self.doubtful.clear();
         for (offset, promised) in self.events.iter().enumerate().skip(first) {
-            let read = run.log.reader().read(Offset(offset as u64)).expect("readable");
+            let read = run.log.reader().read(Offset(offset as u64)).unwrap_or_else(|error| {
+                let segments = run.log.reader().segments();
+                let segments: Vec<_> = segments.iter().map(|s| (s.header, s.extent())).collect();
+                panic!("{error}: {segments:#?}")
+            });
             assert_eq!(read.event, *promised, "offset {offset}");
         }
         assert_eq!(run.state.next_offset, Offset(self.events.len() as u64));
