@@ -29,6 +29,7 @@ pub trait Disk: Send + Sync + 'static {
 pub type Lock = Box<dyn Send + Sync>;
 
 /// An open file. Positions are absolute; there is no cursor.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is a number, not that of a collection")]
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
@@ -56,10 +57,15 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if dir.is_dir() {
+            // Whoever made it may have died before it was durable. A parent that we cannot open we did not write to.
+            let synced = self.sync_dir(parent);
+            return synced.or_else(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => Ok(()),
+                _ => Err(error),
+            });
+        }
         self.create_dir(parent)?;
         match fs::DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
