@@ -172,6 +172,7 @@ impl Keeper {
         };
         let before = folded.position;
         folded.catch_up(sealed, self.options.outstanding)?;
+        folded.take_up(sealed, self.options.outstanding)?;
         if folded.position > before {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
         }

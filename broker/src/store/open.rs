@@ -418,6 +418,7 @@ fn recover(
         gaps.iter().for_each(|gap| folded.state.apply(gap, &|_| true));
         (begun.segment, begun.next_frame)
     };
+    folded.take_up(&segments, options.outstanding).map_err(io)?;
     Ok(Recovered { folded, segments, active, next_frame, report })
 }
 

@@ -130,6 +130,7 @@ pub fn scan(
 }
 
 /// Where frames are missing.
+#[derive(Clone, Copy)]
 enum Missing<'a> {
     /// In a segment, from here to there.
     Part(&'a Segment, u64, u64),

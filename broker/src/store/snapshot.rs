@@ -4,6 +4,7 @@
 //! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON) | state | window
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::scan::{self, Found, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::state::{State, TriggerState};
 use super::window::{Window, WindowSize};
-use super::{Offset, record};
+use super::{Offset, TriggerId, record};
 
 const MAGIC: &[u8; 8] = b"SLUICESN";
 const VERSION: u32 = 1;
@@ -83,6 +84,51 @@ impl Folded {
             Ok(())
         })?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes up what triggers are behind with, as far as there is room. Only what is folded in is looked at.
+    pub fn take_up(&mut self, segments: &[Arc<Segment>], capacity: usize) -> io::Result<()> {
+        let behind: Vec<_> =
+            self.state.triggers.iter().filter_map(|(id, trigger)| Some((*id, trigger.behind?))).collect();
+        let Some(oldest) = behind.iter().map(|(_, offset)| *offset).min() else { return Ok(()) };
+        let Some(first) = segments.iter().find(|segment| segment.extent().next_offset > oldest) else {
+            return Ok(());
+        };
+        // No more than may be needed: those there is room for, those settled already, and the first that stays behind.
+        let mut room = capacity.saturating_sub(self.state.outstanding()).min(usize::MAX >> 1);
+        let mut matches: BTreeMap<TriggerId, BTreeSet<Offset>> = BTreeMap::new();
+        let start = Position {
+            segment: first.number(),
+            at: SEGMENT_HEADER_BYTES,
+            frame: first.header.first_frame.saturating_sub(1),
+        };
+        scan::scan(segments, start, first.header.first_offset, &mut |found| {
+            if found.is_repeated || found.header.frame > self.position.frame {
+                return Ok(());
+            }
+            for raw in &found.records {
+                let Ok(Some(LogRecord::Routed(routed))) = LogRecord::decode(raw, Offset(0)) else { continue };
+                for (id, from) in &behind {
+                    let from = self.state.triggers.get(id).map_or(*from, |trigger| trigger.birth.max(*from));
+                    let matched = routed.matches.iter().filter(|(at, ids)| *at >= from && ids.contains(id));
+                    let matches = matches.entry(*id).or_default();
+                    matches.extend(matched.map(|(offset, _)| *offset));
+                    let ahead = self.state.triggers.get(id).map_or(0, |trigger| trigger.ahead.len());
+                    while matches.len() > room + ahead + 1 {
+                        matches.pop_last();
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for (id, _) in behind {
+            if let Some(trigger) = self.state.triggers.get_mut(&id) {
+                let before = trigger.outstanding.len();
+                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps);
+                room = room.saturating_sub(trigger.outstanding.len().saturating_sub(before));
+            }
+        }
+        Ok(())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -184,10 +230,10 @@ fn newest(
         match read(disk, layout, &name, size) {
             Ok(Some(folded)) if folded.position.segment >= first => return Ok(Some(folded)),
             Ok(_) => {
-                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it")
+                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it");
             }
             Err(error) => {
-                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it")
+                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it");
             }
         }
     }

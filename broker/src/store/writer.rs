@@ -45,13 +45,16 @@ pub struct NewEvent {
     pub unique: bool,
 }
 
+/// Who waits for an append.
+pub type Answer = oneshot::Sender<Result<Vec<Receipt>, Refusal>>;
+
 /// Records that are written together or not at all.
 #[derive(Debug)]
 pub struct Append {
     pub events: Vec<NewEvent>,
     pub records: Vec<LogRecord>,
     /// Told once all of it is on disk. Without one the records may wait a little for company.
-    pub answer: Option<oneshot::Sender<Result<Vec<Receipt>, Refusal>>>,
+    pub answer: Option<Answer>,
 }
 
 impl Append {
@@ -226,7 +229,7 @@ impl Drop for Ending {
 struct Batch {
     records: u32,
     events: Vec<Arc<Record>>,
-    answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>,
+    answers: Vec<(Answer, Vec<Receipt>)>,
     /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
     appends: Vec<Append>,
 }
@@ -515,7 +518,7 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-fn answer_all(answers: Vec<(oneshot::Sender<Result<Vec<Receipt>, Refusal>>, Vec<Receipt>)>) {
+fn answer_all(answers: Vec<(Answer, Vec<Receipt>)>) {
     for (answer, receipts) in answers {
         // Whoever asked has gone away: what it sent is stored all the same.
         let _ = answer.send(Ok(receipts));

@@ -17,7 +17,7 @@ fn small_log() -> (SimDisk, Options) {
     let options = Options { window: None, segment_bytes: 16 << 10, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
-    (0..6).for_each(|n| drop(run.put(&format!("{n}"), 30)));
+    (0..6).for_each(|n| _ = run.put(&format!("{n}"), 30));
     (kill(&disk, run), options)
 }
 
@@ -166,7 +166,7 @@ fn the_end_of_a_segment_is_damage_even_when_the_next_one_is_still_empty() {
         .find_map(|at| {
             let disk = SimDisk::new();
             let mut run = Run::open(&disk, &options).unwrap();
-            (0..4).for_each(|n| drop(run.put(&n.to_string(), 1400)));
+            (0..4).for_each(|n| _ = run.put(&n.to_string(), 1400));
             disk.set_fault(Some((at, super::disk::Fault::PowerCut)));
             drop(run.append(&[event("4", 1400)], vec![]));
             drop(run.stop());

@@ -6,7 +6,7 @@ use sluice_adapters::Refusal;
 
 use super::super::{
     Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Purge, Redrive, Routed, State,
-    TriggerEntry, TriggerId, TriggerSet,
+    TriggerEntry, TriggerId,
 };
 use super::disk::SimDisk;
 use super::rig::{Promises, Run, check_books, event, kill, options};
