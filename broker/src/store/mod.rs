@@ -25,7 +25,8 @@
 //! ```
 //!
 //! The checksum of a record (CRC-32C) is seeded with that of its frame's header, which covers segment and frame
-//! number: bytes of a recycled file's former life never pass as new ones, and one record can be verified alone.
+//! number, plus the number of events before it in the frame: bytes of a recycled file's former life never pass as new
+//! ones, one record can be verified alone, and a damaged neighbour cannot make it pass as another offset's.
 //!
 //! # What holds
 //!
@@ -69,10 +70,10 @@ use std::sync::Arc;
 use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
-pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
-pub use open::{OpenError, Opened, Options, Recovery, open};
+pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,
