@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// Waits for work. With company expected it gathers for a fraction of the time a sync takes.
-    fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
+    pub(super) fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
         let mut waiting = self.lock();
         let gather = (sync / 4).min(GATHER_MAX);
         let mut gather_until = None;

@@ -314,3 +314,25 @@ fn an_error_of_the_disk_ends_the_store_and_says_so() {
     let ended = opened.ended.blocking_recv().expect("told");
     assert!(ended.is_err());
 }
+
+#[test]
+fn recycled_segments_hold_only_what_was_written_last() {
+    let options = small();
+    let disk = SimDisk::new();
+    let mut promises = Promises::default();
+    let mut disk_of_run = disk;
+    let mut recycled = false;
+    for life in 0..8u64 {
+        let mut run = Run::open(&disk_of_run, &options).unwrap();
+        promises.check(&run);
+        for n in 0..12 {
+            let before = promises.events.len() as u64;
+            promises.append(&mut run, &[event(&format!("{life}-{n}"), 900)], vec![]).unwrap();
+            run.append(&[], vec![routed(before, before)]).unwrap();
+            run.keeper.step();
+        }
+        recycled |= run.log.reader().first_offset() > Offset(0);
+        disk_of_run = kill(&disk_of_run, run).power_cut(life);
+    }
+    assert!(recycled);
+}

@@ -274,3 +274,34 @@ fn an_append_larger_than_a_segment_is_refused_and_many_small_ones_are_not() {
     assert_eq!(offsets, (0..40).collect::<Vec<_>>());
     run.put("after", 10);
 }
+
+#[test]
+fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
+    let second = std::time::Duration::from_secs(1);
+    let queue = super::super::writer::Queue::new();
+    let urgent = |queue: &super::super::writer::Queue| {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
+    };
+    urgent(&queue);
+    assert_eq!(queue.take(1, second).map(|taken| taken.len()), Some(1), "alone: at once");
+    (0..3).for_each(|_| urgent(&queue));
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(3), "all are there");
+    (0..2).for_each(|_| urgent(&queue));
+    let started = std::time::Instant::now();
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(2), "the third does not come");
+    assert!(started.elapsed() < second / 4, "gathering has a bound");
+    queue.append(super::super::Append::later(vec![]));
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "what nobody waits for");
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..3).for_each(|_| urgent(&queue)));
+        let mut taken = 0;
+        while taken < 3 {
+            taken += queue.take(3, second).map_or(0, |taken| taken.len());
+        }
+    });
+    urgent(&queue);
+    queue.stop();
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "before the end, what waits");
+    assert!(queue.take(3, second).is_none());
+}
