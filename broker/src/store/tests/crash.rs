@@ -336,3 +336,27 @@ fn recycled_segments_hold_only_what_was_written_last() {
     }
     assert!(recycled);
 }
+
+#[test]
+fn a_control_record_taken_together_with_events_has_the_reserve() {
+    let options = Options { segment_bytes: 8 << 10, window: None, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.keeper.step();
+    disk.set_capacity(Some(1));
+    while run.append(&[event("fill", 1400)], vec![]).is_ok() {}
+    let ask = |events: Vec<_>, records| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        run.log.submit(super::super::Append { events, records, answer: Some(answer) });
+        answered
+    };
+    for _ in 0..20 {
+        let refused = ask(vec![super::rig::new_event(&event("one more", 3900))], vec![]);
+        let taken = ask(vec![], vec![triggers()]);
+        assert!(matches!(refused.blocking_recv().unwrap(), Err(Refusal::Full { .. })));
+        assert_eq!(taken.blocking_recv().unwrap(), Ok(vec![]));
+        if run.log.reader().segments().len() > 2 {
+            break;
+        }
+    }
+}
