@@ -360,3 +360,36 @@ fn a_control_record_taken_together_with_events_has_the_reserve() {
         }
     }
 }
+
+#[test]
+fn a_kill_at_any_operation_and_a_power_cut_in_the_next_life_lose_nothing() {
+    let options = small();
+    let total = total_operations(&options);
+    for at in 1..=total {
+        let disk = SimDisk::new();
+        disk.set_fault(Some((at, Fault::PowerCut)));
+        let life = live(disk, &options);
+        // The page cache outlives the process.
+        let killed = life.disk.kill();
+        for second in [1, 2, 3, 4, 6, 8, 10].into_iter().filter(|second| (at + second) % 2 == 0) {
+            for seed in [0, at * 7 + second] {
+                let disk = killed.copy();
+                let mut promises = life.promises.clone();
+                let _note = note(&format!("killed at {at}, cut at {second} ({seed})"), &life.disk);
+                disk.set_fault(Some((second, Fault::PowerCut)));
+                if let Ok(mut run) = Run::open(&disk, &options) {
+                    promises.check(&run);
+                    let _ = promises.append(&mut run, &[event("after the kill", 1200)], vec![]);
+                    let _ = run.append(&[event("late", 10)], vec![]);
+                    drop(run.stop());
+                    // What the second append left is not the matter here.
+                    if promises.doubtful.is_empty() {
+                        continue;
+                    }
+                }
+                let _second = note("in the next life", &disk);
+                recover(&disk.power_cut(seed), &options, &mut promises);
+            }
+        }
+    }
+}
