@@ -137,7 +137,10 @@ impl Keeper {
         let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
         let is_behind =
             newest_sealed.is_some_and(|number| self.snapshot.is_none_or(|at| at.segment <= number));
-        if is_behind && self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval {
+        // The first time at once: what is owed is not known before.
+        let is_due =
+            self.snapshot.is_none() || self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval;
+        if is_behind && is_due {
             self.snapshot_at = Instant::now();
             self.take_snapshot(&segments)?;
         }

@@ -38,11 +38,12 @@
 //!
 //! # A crash, and after it
 //!
-//! Recovery folds the newest snapshot and the frames behind it. A closing frame at the end says that all is on disk,
-//! and writing goes on behind it. Without one the last whole frame may be in the page cache only: it is written again,
-//! at the start of a new segment, and file and directory are synced, before anything is dispatched or answered. A
-//! frame that is not whole and has a later one behind it is damage: the store refuses to open (or writes a gap, see
-//! `store.on_damage`). One that has nothing behind it is a torn tail: it is copied to `set-aside` and cut off.
+//! Recovery folds the newest snapshot and the frames behind it. A closing frame at the end says that all before it is
+//! on disk; it is synced once more, and writing goes on behind it. Without one the last whole frame may be in the page
+//! cache only: it is written again, at the start of a new segment, and file and directory are synced, before anything
+//! is dispatched or answered. A frame that is not whole and has a later one behind it, or a segment that was begun after
+//! it, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
+//! a torn tail: it is copied to `set-aside` and cut off.
 //! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
 
 pub mod clock;

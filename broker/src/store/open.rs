@@ -254,11 +254,13 @@ impl Identity {
     }
 
     fn load_or_make(disk: &dyn Disk, layout: &Layout) -> Result<Self, OpenError> {
-        if let Some(identity) = Self::load(disk, layout)? {
-            return Ok(identity);
-        }
         let path = layout.store_file();
         let io = |source| OpenError::Io { path: path.clone(), source };
+        if let Some(identity) = Self::load(disk, layout)? {
+            // Whoever made it may have died before its name was durable.
+            disk.sync_dir(&layout.dir).map_err(io)?;
+            return Ok(identity);
+        }
         if disk.list(&layout.log()).map_err(io)?.iter().any(|name| number_of(name, "seg").is_some()) {
             return Err(OpenError::NotAStore(layout.dir.clone()));
         }

@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// Waits for work. With company expected it gathers for a fraction of the time a sync takes.
-    fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
+    pub(super) fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
         let mut waiting = self.lock();
         let gather = (sync / 4).min(GATHER_MAX);
         let mut gather_until = None;
@@ -229,9 +229,9 @@ impl Drop for Ending {
 struct Batch {
     records: u32,
     events: Vec<Arc<Record>>,
-    answers: Vec<(Answer, Vec<Receipt>)>,
-    /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
-    appends: Vec<Append>,
+    /// What was asked for and its answer, kept until it is on disk: without room for the frame, records without
+    /// events are written later.
+    appends: Vec<(Append, Vec<Receipt>)>,
 }
 
 impl Writer {
@@ -275,7 +275,7 @@ impl Writer {
                 }
             }
             if batch.records == 0 {
-                answer_all(batch.answers);
+                answer_all(batch.appends);
                 continue;
             }
             match self.commit(batch, now_ms)? {
@@ -363,10 +363,7 @@ impl Writer {
         }
         batch.records += (records.len() + append.records.len()) as u32;
         batch.events.append(&mut records);
-        match append.answer {
-            Some(answer) => batch.answers.push((answer, receipts)),
-            None => batch.appends.push(append),
-        }
+        batch.appends.push((append, receipts));
         None
     }
 
@@ -401,10 +398,7 @@ impl Writer {
         if self.segment.extent().end + span > self.segment.file.len()?
             && !self.roll(!batch.events.is_empty())?
         {
-            let refused =
-                Refusal::Full { reason: self.queue.full().unwrap_or_else(|| "no space on the disk".into()) };
-            batch.answers.into_iter().for_each(|(answer, _)| drop(answer.send(Err(refused.clone()))));
-            return Ok(Committed::NoRoom(batch.appends));
+            return Ok(Committed::NoRoom(batch.appends.into_iter().map(|(append, _)| append).collect()));
         }
         let at = self.segment.extent().end;
         let header = format::seal(
@@ -439,7 +433,7 @@ impl Writer {
             self.buffer = Vec::new();
         }
         self.reader.remember(&batch.events);
-        answer_all(batch.answers);
+        answer_all(batch.appends);
         self.note_room();
         if !batch.events.is_empty() && self.committed.blocking_send(batch.events).is_err() {
             // Nobody routes any more: the broker is stopping, and what is stored is routed at the next start.
@@ -518,10 +512,19 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
+<<<<<<< HEAD
 fn answer_all(answers: Vec<(Answer, Vec<Receipt>)>) {
     for (answer, receipts) in answers {
         // Whoever asked has gone away: what it sent is stored all the same.
         let _ = answer.send(Ok(Published { receipts }));
+=======
+fn answer_all(appends: Vec<(Append, Vec<Receipt>)>) {
+    for (append, receipts) in appends {
+        if let Some(answer) = append.answer {
+            // Whoever asked has gone away: what it sent is stored all the same.
+            let _ = answer.send(Ok(receipts));
+        }
+>>>>>>> storetests
     }
 }
 

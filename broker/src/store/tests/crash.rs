@@ -314,3 +314,82 @@ fn an_error_of_the_disk_ends_the_store_and_says_so() {
     let ended = opened.ended.blocking_recv().expect("told");
     assert!(ended.is_err());
 }
+
+#[test]
+fn recycled_segments_hold_only_what_was_written_last() {
+    let options = small();
+    let disk = SimDisk::new();
+    let mut promises = Promises::default();
+    let mut disk_of_run = disk;
+    let mut recycled = false;
+    for life in 0..8u64 {
+        let mut run = Run::open(&disk_of_run, &options).unwrap();
+        promises.check(&run);
+        for n in 0..12 {
+            let before = promises.events.len() as u64;
+            promises.append(&mut run, &[event(&format!("{life}-{n}"), 900)], vec![]).unwrap();
+            run.append(&[], vec![routed(before, before)]).unwrap();
+            run.keeper.step();
+        }
+        recycled |= run.log.reader().first_offset() > Offset(0);
+        disk_of_run = kill(&disk_of_run, run).power_cut(life);
+    }
+    assert!(recycled);
+}
+
+#[test]
+fn a_control_record_taken_together_with_events_has_the_reserve() {
+    let options = Options { segment_bytes: 8 << 10, window: None, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.keeper.step();
+    disk.set_capacity(Some(1));
+    while run.append(&[event("fill", 1400)], vec![]).is_ok() {}
+    let ask = |events: Vec<_>, records| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        run.log.submit(super::super::Append { events, records, answer: Some(answer) });
+        answered
+    };
+    for _ in 0..20 {
+        let refused = ask(vec![super::rig::new_event(&event("one more", 3900))], vec![]);
+        let taken = ask(vec![], vec![triggers()]);
+        assert!(matches!(refused.blocking_recv().unwrap(), Err(Refusal::Full { .. })));
+        assert_eq!(taken.blocking_recv().unwrap(), Ok(vec![]));
+        if run.log.reader().segments().len() > 2 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_operation_and_a_power_cut_in_the_next_life_lose_nothing() {
+    let options = small();
+    let total = total_operations(&options);
+    for at in 1..=total {
+        let disk = SimDisk::new();
+        disk.set_fault(Some((at, Fault::PowerCut)));
+        let life = live(disk, &options);
+        // The page cache outlives the process.
+        let killed = life.disk.kill();
+        for second in [1, 2, 3, 4, 6, 8, 10].into_iter().filter(|second| (at + second) % 2 == 0) {
+            for seed in [0, at * 7 + second] {
+                let disk = killed.copy();
+                let mut promises = life.promises.clone();
+                let _note = note(&format!("killed at {at}, cut at {second} ({seed})"), &life.disk);
+                disk.set_fault(Some((second, Fault::PowerCut)));
+                if let Ok(mut run) = Run::open(&disk, &options) {
+                    promises.check(&run);
+                    let _ = promises.append(&mut run, &[event("after the kill", 1200)], vec![]);
+                    let _ = run.append(&[event("late", 10)], vec![]);
+                    drop(run.stop());
+                    // What the second append left is not the matter here.
+                    if promises.doubtful.is_empty() {
+                        continue;
+                    }
+                }
+                let _second = note("in the next life", &disk);
+                recover(&disk.power_cut(seed), &options, &mut promises);
+            }
+        }
+    }
+}

@@ -274,3 +274,74 @@ fn an_append_larger_than_a_segment_is_refused_and_many_small_ones_are_not() {
     assert_eq!(offsets, (0..40).collect::<Vec<_>>());
     run.put("after", 10);
 }
+
+#[test]
+fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
+    let second = std::time::Duration::from_secs(1);
+    let queue = super::super::writer::Queue::new();
+    let urgent = |queue: &super::super::writer::Queue| {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
+    };
+    urgent(&queue);
+    assert_eq!(queue.take(1, second).map(|taken| taken.len()), Some(1), "alone: at once");
+    (0..3).for_each(|_| urgent(&queue));
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(3), "all are there");
+    (0..2).for_each(|_| urgent(&queue));
+    let started = std::time::Instant::now();
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(2), "the third does not come");
+    assert!(started.elapsed() < second / 4, "gathering has a bound");
+    queue.append(super::super::Append::later(vec![]));
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "what nobody waits for");
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..3).for_each(|_| urgent(&queue)));
+        let mut taken = 0;
+        while taken < 3 {
+            taken += queue.take(3, second).map_or(0, |taken| taken.len());
+        }
+    });
+    urgent(&queue);
+    queue.stop();
+    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "before the end, what waits");
+    assert!(queue.take(3, second).is_none());
+}
+
+#[test]
+fn a_store_that_is_large_and_settled_is_not_full_after_a_restart() {
+    let filling = Options { window: None, segment_bytes: 12 << 10, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &filling).unwrap();
+    for n in 0..40 {
+        let offset = run.put(&n.to_string(), 1400);
+        run.append(&[], vec![routed(offset.0, offset.0, &[])]).unwrap();
+        run.keeper.step();
+    }
+    let bytes = run.log.report().bytes;
+    run.stop().unwrap();
+    let interval = std::time::Duration::from_secs(3600);
+    let upkeep = super::super::Upkeep { snapshot_interval: interval, ..filling.upkeep };
+    let small = Options { retention_bytes: bytes / 2, upkeep, ..filling };
+    let mut run = Run::open(&disk, &small).unwrap();
+    run.keeper.step();
+    assert_eq!(run.log.full(), None);
+}
+
+#[test]
+fn a_store_on_the_file_system_of_this_machine_opens_once_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { dir: dir.path().join("deep/data"), segment_bytes: 1 << 20, ..options() };
+    for life in 0..2u64 {
+        let opened = super::super::open(std::sync::Arc::new(super::super::RealDisk), &options).unwrap();
+        let second = super::super::open(std::sync::Arc::new(super::super::RealDisk), &options).err();
+        assert!(matches!(second, Some(super::super::OpenError::InUse(_))), "{second:?}");
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let events = vec![super::rig::new_event(&event(&life.to_string(), 5000))];
+        opened.log.submit(super::super::Append { events, records: vec![], answer: Some(answer) });
+        assert_eq!(answered.blocking_recv().unwrap().unwrap()[0].offset, life);
+        drop(opened.tail);
+        opened.log.stop();
+        opened.ended.blocking_recv().unwrap().unwrap();
+    }
+    let report = super::super::verify(&options.dir, &mut |_| {}).unwrap();
+    assert_eq!((report.events, report.closed, report.damage.len()), (2, true, 0));
+}
