@@ -512,19 +512,12 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-<<<<<<< HEAD
-fn answer_all(answers: Vec<(Answer, Vec<Receipt>)>) {
-    for (answer, receipts) in answers {
-        // Whoever asked has gone away: what it sent is stored all the same.
-        let _ = answer.send(Ok(Published { receipts }));
-=======
 fn answer_all(appends: Vec<(Append, Vec<Receipt>)>) {
     for (append, receipts) in appends {
         if let Some(answer) = append.answer {
             // Whoever asked has gone away: what it sent is stored all the same.
-            let _ = answer.send(Ok(receipts));
+            let _ = answer.send(Ok(Published { receipts }));
         }
->>>>>>> storetests
     }
 }
 

@@ -337,7 +337,7 @@ fn a_store_on_the_file_system_of_this_machine_opens_once_and_again() {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let events = vec![super::rig::new_event(&event(&life.to_string(), 5000))];
         opened.log.submit(super::super::Append { events, records: vec![], answer: Some(answer) });
-        assert_eq!(answered.blocking_recv().unwrap().unwrap()[0].offset, life);
+        assert_eq!(answered.blocking_recv().unwrap().unwrap().receipts[0].offset, life);
         drop(opened.tail);
         opened.log.stop();
         opened.ended.blocking_recv().unwrap().unwrap();
