@@ -23,6 +23,8 @@ use crate::store::{self, LogRecord, Options, RealDisk, Upkeep, WindowSize, clock
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
+/// Threads that read from the disk what is not in memory any more.
+const BLOCKING_THREADS: usize = 16;
 const RELOADS_WAITING: usize = 8;
 /// What a segment must have room for besides the largest batch.
 const SEGMENT_OVERHEAD: u64 = 1 << 20;
@@ -59,7 +61,8 @@ fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
 pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
     start_log(log);
     let loaded = load(&paths)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     let runtime = runtime.map_err(|cause| Error::failed_because("cannot start", cause))?;
     let ended = runtime.block_on(serve(paths, loaded));
     // Reads of the log that nobody waits for any more must not hold up the end.

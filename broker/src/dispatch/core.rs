@@ -14,7 +14,9 @@ use crate::store::{
     TriggerState, clock,
 };
 
-/// Match records kept in memory so that a trigger that reads the log can change over to the live ones.
+/// Matches and ranges kept in memory, at least as many as are on their way to the log, so that a trigger that reads
+/// the log can change over to the live ones.
+const RECENT_MATCHES: usize = 1 << 16;
 const RECENT_RANGES: usize = 4096;
 /// What every trigger may hold in memory, however many there are.
 const SHARE_MIN: usize = 64;
@@ -27,6 +29,7 @@ pub struct Core {
     pub runtimes: BTreeMap<TriggerId, Runtime>,
     pub table: Arc<Table>,
     recent: VecDeque<Routed>,
+    recent_matches: usize,
     /// When each trigger is to be looked at again.
     wakes: BTreeSet<(u64, TriggerId)>,
     /// Told when something is due earlier than all that was known.
@@ -43,6 +46,7 @@ impl Core {
             runtimes: BTreeMap::new(),
             table: Arc::default(),
             recent: VecDeque::new(),
+            recent_matches: 0,
             wakes: BTreeSet::new(),
             earlier,
             outstanding_max,
@@ -109,9 +113,11 @@ impl Core {
         let record = LogRecord::Routed(routed);
         self.apply(&record);
         if let LogRecord::Routed(routed) = &record {
+            self.recent_matches += routed.matches.len();
             self.recent.push_back(routed.clone());
-            if self.recent.len() > RECENT_RANGES {
-                self.recent.pop_front();
+            while self.recent.len() > RECENT_RANGES || self.recent_matches > RECENT_MATCHES {
+                let Some(oldest) = self.recent.pop_front() else { break };
+                self.recent_matches -= oldest.matches.len();
             }
         }
         self.log.append_later(vec![record]);

@@ -245,11 +245,10 @@ pub fn record_at<'a>(
     Some((RawRecord { kind: frame[at], flags: frame[at + 1], body: &frame[body..end], position: at }, end))
 }
 
-/// The kind of the record at a position and where the next one begins, nothing verified.
-pub fn skip(frame: &[u8], at: usize) -> Option<(u8, usize)> {
-    let end = (at + RECORD_HEADER_BYTES)
-        .checked_add(u32_at(frame.get(..at + RECORD_HEADER_BYTES)?, at + 4) as usize)?;
-    (end <= frame.len()).then(|| (frame[at], end))
+/// The kind of a record and its length in all, from its header; nothing is verified.
+pub fn record_head(bytes: &[u8]) -> Option<(u8, usize)> {
+    let head = bytes.get(..RECORD_HEADER_BYTES)?;
+    Some((head[0], RECORD_HEADER_BYTES + u32_at(head, 4) as usize))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

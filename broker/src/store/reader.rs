@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Offset;
-use super::format::{self, FRAME_HEADER_BYTES, RecordType};
+use super::format::{self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RecordType};
 use super::record::{LogRecord, Record, Routed};
 use super::scan::{FileWindow, file_name};
 use super::segment::Segment;
@@ -34,6 +34,8 @@ struct Tail {
     bytes_max: usize,
 }
 
+/// Read at once when one event is looked for: about what lies between two entries of the sparse index.
+const READ_BYTES: usize = 64 << 10;
 /// What a record takes in memory besides its data, roughly.
 const RECORD_OVERHEAD_BYTES: usize = 700;
 
@@ -93,7 +95,7 @@ impl Reader {
         let segment = self.segment_of(offset).ok_or(ReadError::Absent(offset))?;
         let mut at = segment.seek(offset);
         let end = segment.extent().end;
-        let mut window = FileWindow::new(&segment);
+        let mut window = FileWindow::sized(&segment, READ_BYTES);
         let io = |source| ReadError::Io { file: file_name(&segment), source };
         let (mut last_frame, mut damaged_at) = (0, None);
         while at < end {
@@ -113,18 +115,21 @@ impl Reader {
                 break;
             }
             let damaged = || ReadError::Damaged { offset, file: file_name(&segment), at };
-            let length = FRAME_HEADER_BYTES + header.body_bytes as usize;
-            let bytes = window.get(at, length).map_err(io)?;
-            let mut position = FRAME_HEADER_BYTES;
+            let body_end = at + (FRAME_HEADER_BYTES as u64) + u64::from(header.body_bytes);
+            let mut position = at + FRAME_HEADER_BYTES as u64;
             let mut next = header.first_offset;
-            while position < bytes.len() {
-                // Only the record asked for is verified: one damaged neighbour does not hide it.
-                let (kind, end) = format::skip(bytes, position).ok_or_else(damaged)?;
+            while position < body_end {
+                // Only the record asked for is read and verified: one damaged neighbour does not hide it.
+                let head = window.get(position, RECORD_HEADER_BYTES).map_err(io)?;
+                let (kind, length) = format::record_head(head).ok_or_else(damaged)?;
+                if position + length as u64 > body_end {
+                    break;
+                }
                 if kind == RecordType::Event as u8 {
                     if next == offset {
                         let before = (offset.0 - header.first_offset.0) as u32;
-                        let (raw, _) =
-                            format::record_at(&header, bytes, position, before).ok_or_else(damaged)?;
+                        let bytes = window.get(position, length).map_err(io)?;
+                        let (raw, _) = format::record_at(&header, bytes, 0, before).ok_or_else(damaged)?;
                         let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
                             return Err(damaged());
                         };
@@ -132,7 +137,7 @@ impl Reader {
                     }
                     next = next.next();
                 }
-                position = end;
+                position += length as u64;
             }
             return Err(damaged());
         }

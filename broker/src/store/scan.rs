@@ -168,11 +168,17 @@ pub struct FileWindow<'a> {
     segment: &'a Segment,
     start: u64,
     bytes: Vec<u8>,
+    window_bytes: usize,
 }
 
 impl<'a> FileWindow<'a> {
     pub fn new(segment: &'a Segment) -> Self {
-        Self { segment, start: 0, bytes: Vec::new() }
+        Self::sized(segment, WINDOW_BYTES)
+    }
+
+    /// Reads so much at once.
+    pub fn sized(segment: &'a Segment, window_bytes: usize) -> Self {
+        Self { segment, start: 0, bytes: Vec::new(), window_bytes }
     }
 
     /// The frame header at a position, if one of this segment is there.
@@ -195,7 +201,7 @@ impl<'a> FileWindow<'a> {
     pub fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
         let have = self.start + self.bytes.len() as u64;
         if at < self.start || at + length as u64 > have {
-            self.bytes.resize(length.max(WINDOW_BYTES), 0);
+            self.bytes.resize(length.max(self.window_bytes), 0);
             let read = self.segment.file.read_at(&mut self.bytes, at)?;
             self.bytes.truncate(read);
             self.start = at;

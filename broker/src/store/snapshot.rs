@@ -1,7 +1,8 @@
 //! Snapshots: the state at an exact record, in files of their own. The two newest are kept.
 //!
 //! ```text
-//! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON) | state | window
+//! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON)
+//! | state length u64 | state | window
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,6 @@ pub struct Folded {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Head {
     position: Position,
-    state_bytes: usize,
     /// Of the window: its time in milliseconds and its entries; absent when duplicates are off.
     window: Option<(u64, usize)>,
 }
@@ -132,20 +132,22 @@ impl Folded {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let state = self.state.encode();
         let size = self.window.as_ref().map(Window::size);
         let window = size.map(|size| (size.window_ms, size.entries));
-        let head = Head { position: self.position, state_bytes: state.len(), window };
-        let head = serde_json::to_vec(&head).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(state.len() + head.len() + 64);
+        let head = serde_json::to_vec(&Head { position: self.position, window }).unwrap_or_default();
+        let mut bytes = Vec::new();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&state);
+        let state = bytes.len() + 8;
+        bytes.extend_from_slice(&[0; 8]);
+        self.state.encode_into(&mut bytes);
+        let state_bytes = (bytes.len() - state) as u64;
+        bytes[state - 8..state].copy_from_slice(&state_bytes.to_le_bytes());
         if let Some(window) = &self.window {
-            bytes.extend_from_slice(&window.encode());
+            window.encode_into(&mut bytes);
         }
         let checksum = crc32c::crc32c(&bytes[16..]);
         bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
@@ -161,7 +163,9 @@ impl Folded {
         let head_bytes = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?) as usize;
         let (head, rest) = bytes[24..].split_at_checked(head_bytes)?;
         let head: Head = serde_json::from_slice(head).ok()?;
-        let (state, window) = rest.split_at_checked(head.state_bytes)?;
+        let (state_bytes, rest) = rest.split_at_checked(8)?;
+        let (state, window) =
+            rest.split_at_checked(u64::from_le_bytes(state_bytes.try_into().ok()?) as usize)?;
         let window = match (size, head.window) {
             (None, _) => None,
             (Some(size), Some(_)) => Some(Window::decode(window, size)?),

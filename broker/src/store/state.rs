@@ -601,42 +601,46 @@ struct TriggerHead {
 const SLOT_BYTES: usize = 20;
 
 impl State {
-    /// The bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut tail = Vec::new();
-        let mut triggers = Vec::new();
-        for (id, trigger) in &self.triggers {
-            trigger.outstanding.iter().for_each(|slot| slot.encode(&mut tail));
-            trigger.redriven.values().for_each(|slot| slot.encode(&mut tail));
+    /// Appends the bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        let head = serde_json::to_vec(&self.head()).unwrap_or_default();
+        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&head);
+        for trigger in self.triggers.values() {
+            trigger.outstanding.iter().for_each(|slot| slot.encode(bytes));
+            trigger.redriven.values().for_each(|slot| slot.encode(bytes));
             for (offset, slot) in &trigger.ahead {
-                tail.push(u8::from(slot.is_some()));
-                slot.unwrap_or(Slot::new(*offset)).encode(&mut tail);
+                bytes.push(u8::from(slot.is_some()));
+                slot.unwrap_or(Slot::new(*offset)).encode(bytes);
             }
-            triggers.push(TriggerHead {
-                id: *id,
-                birth: trigger.birth,
-                books: trigger.books,
-                routing: trigger.routing,
-                history: trigger.history,
-                behind: trigger.behind,
-                paused: trigger.paused.clone(),
-                paused_total_ms: trigger.paused_total_ms,
-                last_matched_at_ms: trigger.last_matched_at_ms,
-                outstanding: trigger.outstanding.len(),
-                redriven: trigger.redriven.keys().map(|(_, n)| *n).collect(),
-                ahead: trigger.ahead.len(),
-                matched_to: trigger.matched_to,
-            });
         }
         for (id, letter) in &self.dead {
-            tail.extend_from_slice(&id.trigger.0.to_le_bytes());
-            tail.extend_from_slice(&id.offset.0.to_le_bytes());
-            tail.extend_from_slice(&id.redrive.to_le_bytes());
-            tail.push(letter.reason as u8);
-            tail.extend_from_slice(&letter.at_ms.to_le_bytes());
+            bytes.extend_from_slice(&id.trigger.0.to_le_bytes());
+            bytes.extend_from_slice(&id.offset.0.to_le_bytes());
+            bytes.extend_from_slice(&id.redrive.to_le_bytes());
+            bytes.push(letter.reason as u8);
+            bytes.extend_from_slice(&letter.at_ms.to_le_bytes());
         }
+    }
+
+    fn head(&self) -> Head {
+        let trigger = |(id, trigger): (&TriggerId, &TriggerState)| TriggerHead {
+            id: *id,
+            birth: trigger.birth,
+            books: trigger.books,
+            routing: trigger.routing,
+            history: trigger.history,
+            behind: trigger.behind,
+            paused: trigger.paused.clone(),
+            paused_total_ms: trigger.paused_total_ms,
+            last_matched_at_ms: trigger.last_matched_at_ms,
+            outstanding: trigger.outstanding.len(),
+            redriven: trigger.redriven.keys().map(|(_, n)| *n).collect(),
+            ahead: trigger.ahead.len(),
+            matched_to: trigger.matched_to,
+        };
         let gap = |g: &Gap| [g.at_ms, g.from.0, g.to.0, g.segment, g.start, g.end];
-        let head = Head {
+        Head {
             base_ms: self.base_ms,
             next_offset: self.next_offset,
             last_received_ms: self.last_received_ms,
@@ -646,14 +650,9 @@ impl State {
             redrives: self.redrives,
             next_trigger: self.next_trigger,
             gaps: self.gaps.iter().map(gap).collect(),
-            triggers,
+            triggers: self.triggers.iter().map(trigger).collect(),
             dead: self.dead.len(),
-        };
-        let head = serde_json::to_vec(&head).unwrap_or_default();
-        let mut bytes = (head.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&tail);
-        bytes
+        }
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -715,5 +714,14 @@ impl State {
             state.dead.insert(DeliveryId { trigger, offset, redrive }, DeadLetter { reason, at_ms });
         }
         Some(state)
+    }
+}
+
+#[cfg(test)]
+impl State {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encode_into(&mut bytes);
+        bytes
     }
 }

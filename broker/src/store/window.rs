@@ -131,8 +131,8 @@ impl Window {
         Offset(self.next.0.saturating_sub(1).saturating_sub(u64::from(below)))
     }
 
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.used * 8 + self.marks.len() * 16 + 32);
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(self.used * 8 + self.marks.len() * 16 + 32);
         for number in [self.next.0, self.floor.0, self.marks.len() as u64, self.used as u64] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -144,7 +144,6 @@ impl Window {
             bytes.extend_from_slice(&fingerprint.to_le_bytes());
             bytes.extend_from_slice(&low.to_le_bytes());
         }
-        bytes
     }
 
     pub fn decode(bytes: &[u8], size: WindowSize) -> Option<Self> {
@@ -227,7 +226,9 @@ mod tests {
     fn a_window_reads_as_it_was_written() {
         let size = WindowSize { window_ms: 1 << 40, entries: 5_000 };
         let window = filled(8_000, size);
-        let again = Window::decode(&window.encode(), size).expect("whole");
+        let mut bytes = Vec::new();
+        window.encode_into(&mut bytes);
+        let again = Window::decode(&bytes, size).expect("whole");
         assert!((3_000..8_000).all(|n| again.candidates(&key(n), 0) == [Offset(n)]));
     }
 }
