@@ -33,8 +33,7 @@ pub async fn route_leftovers(dispatch: &Dispatch) {
         let Some((from, to)) = dispatch.core().state.unrouted.first().copied() else { return };
         let end = Offset(to.0.min(from.0 + PIECE as u64));
         let records = read_range(dispatch, from, end).await;
-        let claims = dispatch.core().route_range(from, Offset(end.0 - 1), &records);
-        dispatch.start(claims);
+        dispatch.go_on(|core| core.route_range(from, Offset(end.0 - 1), &records));
     }
 }
 
@@ -49,17 +48,15 @@ pub async fn route_history(dispatch: Dispatch) {
         let Some((id, (from, to))) = next else { return };
         let end = Offset(to.0.min(from.0 + PIECE as u64));
         let records = read_range(&dispatch, from, end).await;
-        let claims = {
-            let mut core = dispatch.core();
-            let table = Arc::clone(&core.table);
-            let Some(rule) = table.rule(id) else { return };
+        let table = Arc::clone(&dispatch.core().table);
+        let Some(rule) = table.rule(id) else { return };
+        dispatch.go_on(|core| {
             let matched =
                 records.iter().filter(|record| rule.matches(&record.event, &record.via, record.offset));
             let matches = matched.map(|record| (record.offset, vec![id])).collect();
             let epoch = core.state.set.epoch;
             core.routed(Routed { epoch, from, to: Offset(end.0 - 1), matches, only: Some(id) })
-        };
-        dispatch.start(claims);
+        });
     }
 }
 

@@ -69,8 +69,7 @@ impl Dispatch {
     pub async fn route(self, mut tail: mpsc::Receiver<Vec<Arc<Record>>>) {
         history::route_leftovers(&self).await;
         while let Some(records) = tail.recv().await {
-            let claims = self.core().route(&records);
-            self.start(claims);
+            self.go_on(|core| core.route(&records));
         }
     }
 
@@ -96,10 +95,24 @@ impl Dispatch {
         }
     }
 
+    /// Takes a step that may make attempts possible: starts them, and tells the timer when one is due earlier than it
+    /// knows. Without that a trigger that waits for its rate would sleep as long as the timer does.
+    fn go_on(&self, step: impl FnOnce(&mut Core) -> Vec<Claim>) {
+        let (claims, is_earlier) = {
+            let mut core = self.core();
+            let before = core.next_wake().unwrap_or(u64::MAX);
+            let claims = step(&mut core);
+            (claims, core.next_wake().is_some_and(|at| at < before))
+        };
+        self.start(claims);
+        if is_earlier {
+            self.shared.earlier.notify_one();
+        }
+    }
+
     /// Lets a trigger go on after something about it has changed.
     pub fn nudge(&self, id: crate::store::TriggerId) {
-        let claims = self.core().fill(id);
-        self.start(claims);
+        self.go_on(|core| core.fill(id));
         self.shared.earlier.notify_one();
     }
 
