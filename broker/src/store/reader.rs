@@ -129,8 +129,10 @@ impl Reader {
         Err(ReadError::Absent(offset))
     }
 
-    /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on.
+    /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
+    /// that recovery wrote again is visited once.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
+        let mut last_frame = None;
         for segment in self.segments() {
             let extent = segment.extent();
             if extent.next_offset < from && extent.last_frame.is_some() {
@@ -142,7 +144,9 @@ impl Reader {
             while at < extent.end {
                 // Damage is reported by recovery and by the scrub; here what can be read is.
                 let Some(header) = window.header(at).map_err(io)? else { break };
-                if let Some((_, records)) = window.records(at, &header).map_err(io)? {
+                let is_repeated = last_frame.is_some_and(|last| header.frame <= last);
+                if !is_repeated && let Some((_, records)) = window.records(at, &header).map_err(io)? {
+                    last_frame = Some(header.frame);
                     let mut offset = header.first_offset;
                     for raw in records {
                         if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
