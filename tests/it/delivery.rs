@@ -159,7 +159,9 @@ async fn a_sink_that_does_not_answer_in_time_is_tried_again() {
     let broker = Broker::start(&yaml(&sink, "timeout: 50ms, retry: 1")).await;
     let offset = broker.publish_ids(&["1"]).await.remove(0);
     broker.dead_letters(1).await;
-    let shown = broker.get(&format!("events/{offset}")).await;
+    let shown = broker
+        .get_when(&format!("events/{offset}"), |shown| shown["deliveries"][0]["state"] == "dead")
+        .await;
     let attempts = &shown["deliveries"][0]["attempts"];
     assert_eq!(attempts[1]["status"], json!(null));
     assert!(attempts[1]["error"].as_str().unwrap().contains("50ms"), "{attempts}");

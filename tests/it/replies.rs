@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::broker::Broker;
-use crate::sink::{Sink, reply, status};
+use crate::sink::{Sink, reply};
 
 /// A function that takes what was published, and a listener that takes what the function answers.
 fn yaml(function: &Sink, listener: &Sink) -> String {
@@ -118,26 +118,24 @@ async fn a_reply_may_reuse_its_causes_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_reply_once_more_is_no_second_event() {
-    // A redrive of a delivery that was answered and then lost is played by a function that answers a second
-    // delivery of the same event, after a dead letter, with the reply it gave before.
+async fn the_same_reply_to_another_event_is_a_duplicate_and_one_that_differs_a_dead_letter() {
     let function = Sink::answering(|number, _| match number {
-        0 => status(422),
-        _ => reply("r", "com.example.reply"),
+        0 | 1 => reply("r", "com.example.reply"),
+        _ => reply("r", "com.example.other"),
     })
     .await;
     let listener = Sink::accepting().await;
     let broker = Broker::start(&yaml(&function, &listener)).await;
     broker.publish_ids(&["1"]).await;
-    let id = broker.dead_letters(1).await[0]["id"].clone();
-    broker.do_call("dead-letters/redrive", &json!({ "ids": [id] })).await;
     listener.wait_for(1).await;
-    // The cause once more, by another trigger of the same name after a restart: nothing is delivered twice.
     let broker = broker.kill_and_restart().await;
     broker.publish_ids(&["2"]).await;
+    broker.trigger_when("function", |trigger| trigger["delivered"] == 2).await;
+    broker.publish_ids(&["3"]).await;
     let dead = &broker.dead_letters(1).await[0];
-    assert_eq!(dead["reason"], "reply", "the same key with another parent ends the delivery");
-    assert_eq!(listener.received().len(), 1);
+    assert_eq!((&dead["reason"], &dead["event"]["id"]), (&json!("reply"), &json!("3")));
+    assert_eq!(function.received().len(), 3, "it is not retried");
+    assert_eq!(listener.ids(), ["r"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,5 +160,6 @@ async fn a_reply_whose_outcome_was_lost_is_stored_once() {
     broker.trigger_when("function", |trigger| trigger["delivered"] == 1).await;
     broker.trigger_when("listener", |trigger| trigger["delivered"] == 1).await;
     assert_eq!(listener.ids(), ["r-1"]);
-    assert_eq!(broker.get("events").await["items"].as_array().unwrap().len(), 2);
+    let events = broker.get("events").await;
+    assert_eq!(events["items"].as_array().unwrap().len(), 2, "{events:#}");
 }
