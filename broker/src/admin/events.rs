@@ -199,7 +199,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         let is_in_flight = runtime.is_some_and(|runtime| runtime.in_flight.contains(&id));
         let slot = core.state.triggers.get(trigger).and_then(|state| state.slot(id));
         let last = attempts.last();
-        let is_purged = last.is_some_and(trail::is_dead) && !core.state.dead.contains_key(&id);
+        let is_purged = trail.purged.contains(&(*trigger, *redrive));
         let next_at = slot
             .filter(|slot| slot.attempts > 0)
             .map_or(Value::Null, |slot| view::time(slot.due_ms(core.state.base_ms)));

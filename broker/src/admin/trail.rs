@@ -1,11 +1,11 @@
 //! What became of an event, read from the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::StatusCode;
 
 use crate::edge::Problem;
-use crate::store::{Attempted, LogRecord, Next, Offset, ReadError, Reader, TriggerId};
+use crate::store::{Attempted, LogRecord, Offset, ReadError, Reader, TriggerId};
 
 /// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
 const FIRST: usize = 2;
@@ -46,6 +46,8 @@ pub struct Trail {
     pub matched: Vec<TriggerId>,
     pub routed_epoch: Option<u64>,
     pub deliveries: BTreeMap<(TriggerId, u32), Attempts>,
+    /// Dead letters that were removed for good; others that have left the list were redriven.
+    pub purged: BTreeSet<(TriggerId, u32)>,
 }
 
 /// Collects everything the log says of an event.
@@ -64,6 +66,10 @@ pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
                     trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
                 }
             }
+            LogRecord::Purge(purge) => {
+                let ids = purge.ids.into_iter().filter(|id| id.offset == offset);
+                trail.purged.extend(ids.map(|id| (id.trigger, id.redrive)));
+            }
             _ => {}
         }
         true
@@ -71,10 +77,6 @@ pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
     trail.matched.sort_unstable();
     trail.matched.dedup();
     Ok(trail)
-}
-
-pub fn is_dead(attempted: &Attempted) -> bool {
-    matches!(attempted.next, Next::Dead(_))
 }
 
 /// How a failed read is answered.

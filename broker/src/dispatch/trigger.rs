@@ -176,19 +176,21 @@ impl Runtime {
 
     fn release_key(&mut self, id: DeliveryId) {
         let Some(order) = &mut self.order else { return };
+        if id.redrive == 0 && order.held.remove(&id.offset) {
+            // It ended without an attempt; whoever has the key passes over it.
+            return;
+        }
         let Some(key) = order.keys.remove(&id) else { return };
         let Some(waiting) = order.busy.get_mut(&key) else { return };
-        match waiting.pop_front() {
-            Some(offset) => {
-                order.held.remove(&offset);
+        while let Some(offset) = waiting.pop_front() {
+            if order.held.remove(&offset) {
                 let next = DeliveryId { trigger: id.trigger, offset, redrive: 0 };
                 order.keys.insert(next, key);
                 self.ready.push_front(next);
-            }
-            None => {
-                order.busy.remove(&key);
+                return;
             }
         }
+        order.busy.remove(&key);
     }
 
     /// Forgets waits, so that every waiting retry goes at once.

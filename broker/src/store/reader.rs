@@ -147,7 +147,8 @@ impl Reader {
         })
     }
 
-    /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on.
+    /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
+    /// that recovery wrote again is visited once.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
         let mut last_frame = 0;
         for segment in self.segments() {
