@@ -9,9 +9,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::workload::Workload;
-
-const PUBLISHERS: usize = 8;
+use harness::workload::{ROUND_EVENTS, Workload};
 
 /// How a round ends. All times are random up to their bound.
 enum Round {
@@ -42,7 +40,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     println!("crash: seed {seed}, {rounds} rounds");
     let mut random = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().unwrap();
-    let mut workload = Workload::start(seed, PUBLISHERS, dir.path(), &dir.path().join("data")).await;
+    let mut workload = Workload::start(seed, ROUND_EVENTS, dir.path(), &dir.path().join("data")).await;
     let mut start = Duration::from_millis(100);
     for number in 0..rounds {
         let round = Round::of(number);

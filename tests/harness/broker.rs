@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -71,6 +71,7 @@ pub struct Addresses {
 /// A running broker. Dropping it kills it.
 pub struct Broker {
     child: Child,
+    pub started: Instant,
     addresses: watch::Receiver<Option<Addresses>>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
@@ -102,7 +103,7 @@ impl Broker {
                 kept.push_back(line);
             }
         });
-        Self { child, addresses, log }
+        Self { child, started: Instant::now(), addresses, log }
     }
 
     /// Waits until it takes events; the exit status and the log when it ends instead.
@@ -136,7 +137,8 @@ impl Broker {
 
     /// `kill -9`.
     pub async fn kill(mut self) {
-        self.child.start_kill().unwrap();
+        // One that is dead already is no error.
+        drop(self.child.start_kill());
         self.ended().await;
     }
 

@@ -42,7 +42,15 @@ impl Mounted {
     }
 
     pub fn resize(&self, mebibytes: u64) {
-        let option = format!("remount,size={mebibytes}m");
+        self.remount(&format!("size={mebibytes}m"));
+    }
+
+    pub fn make_read_only(&self) {
+        self.remount("ro");
+    }
+
+    fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
         run("mount", &["-o".as_ref(), option.as_ref(), self.0.as_os_str()]).unwrap();
     }
 }

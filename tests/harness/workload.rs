@@ -15,10 +15,12 @@ use super::ledger::{self, End, Ledger};
 use super::wire::{Answer, Connection, Failure, Server};
 
 /// Events of one publisher in one round: enough to be under load, not more than can be drained in time.
-const ROUND_EVENTS_MAX: usize = 250;
+pub const ROUND_EVENTS: usize = 250;
+const PUBLISHERS: usize = 8;
 const BATCH_EVENTS_MAX: usize = 6;
 /// Between two tries at a broker that refuses or is not there.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+const UNTIL_DEADLINE: Duration = Duration::from_secs(40);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Events looked up by their offset at the end; the newest, which retention cannot have taken.
@@ -38,19 +40,20 @@ pub struct Workload {
 
 impl Workload {
     /// Starts publishers and sinks; the broker's configuration is written to `dir`, its data are in `data`.
-    pub async fn start(seed: u64, publishers: usize, dir: &Path, data: &Path) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::new(seed, publishers)));
+    pub async fn start(seed: u64, round_events: usize, dir: &Path, data: &Path) -> Self {
+        let ledger = Arc::new(Mutex::new(Ledger::new(seed, PUBLISHERS)));
         let kept = Arc::clone(&ledger);
         let sink = Server::start(move |parts, body| kept.lock().unwrap().deliver(parts, body)).await;
         let setup = Setup::new(&write_config(dir, data, sink.address));
         let (target, targets) = watch::channel(None);
         let mut tasks = JoinSet::new();
-        for index in 0..publishers {
+        for index in 0..PUBLISHERS {
             let random = fastrand::Rng::with_seed(seed ^ (index as u64 + 1) << 40);
             let publisher = Publisher {
                 index,
                 ledger: Arc::clone(&ledger),
                 random,
+                round_events,
                 targets: targets.clone(),
                 again: None,
             };
@@ -72,9 +75,8 @@ impl Workload {
 
     /// Waits until it is ready, looks at its books, and points the publishers to it.
     pub async fn open(&mut self, broker: &mut Broker) -> Addresses {
-        let started = Instant::now();
         let addresses = broker.must_be_ready().await;
-        self.ledger().recovered(started.elapsed());
+        self.ledger().recovered(broker.started.elapsed());
         self.point_to(Some((addresses.events, self.setup.round)));
         let books = ledger::books(addresses.admin).await;
         if let Err(wrong) = books {
@@ -83,9 +85,26 @@ impl Workload {
         addresses
     }
 
+    /// The same for one that may die at any moment.
+    pub async fn open_to_die(&mut self, broker: &mut Broker) {
+        if let Ok(addresses) = broker.ready().await {
+            self.point_to(Some((addresses.events, self.setup.round)));
+        }
+    }
+
     fn point_to(&self, target: Target) {
         if let Some(sender) = &self.target {
             sender.send_replace(target);
+        }
+    }
+
+    /// Waits until the ledger says so; a test that waits in vain fails with the broker's last words.
+    pub async fn until(&self, what: &str, broker: &Broker, mut holds: impl FnMut(&Ledger) -> bool) {
+        let deadline = Instant::now() + UNTIL_DEADLINE;
+        let mut tick = tokio::time::interval(RETRY_INTERVAL);
+        while !holds(&self.ledger()) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}:\n{}", broker.log());
+            tick.tick().await;
         }
     }
 
@@ -121,7 +140,7 @@ impl Workload {
     }
 
     /// Waits until nothing is pending. The publishers have sent what they send in a round, or have ended.
-    async fn settled(&self, admin: SocketAddr) {
+    pub async fn settled(&self, admin: SocketAddr) {
         let deadline = Instant::now() + DRAIN_DEADLINE;
         let mut tick = tokio::time::interval(DRAIN_INTERVAL);
         let mut before = u64::MAX;
@@ -165,7 +184,8 @@ impl Workload {
     async fn compare(&self, admin: SocketAddr) {
         let books = ledger::books(admin).await.unwrap_or_default();
         let next = super::wire::get(admin, "/api/v1/status").await["store"]["next_offset"].clone();
-        let stored = next.as_str().and_then(|text| text.parse::<u64>().ok()).map(|next| next - 1);
+        // Offsets count from 0.
+        let stored = next.as_str().and_then(|text| text.parse::<u64>().ok());
         for (name, books) in &books {
             if Some(books.seen) != stored {
                 self.ledger().violation(format!("{name} saw {} events of {stored:?} stored", books.seen));
@@ -211,6 +231,7 @@ struct Publisher {
     index: usize,
     ledger: Arc<Mutex<Ledger>>,
     random: fastrand::Rng,
+    round_events: usize,
     targets: watch::Receiver<Target>,
     /// Sent without an answer, or refused, and to be sent again.
     again: Option<Vec<EventId>>,
@@ -223,7 +244,7 @@ impl Publisher {
                 return;
             };
             let Some((address, round)) = target else { continue };
-            let mut left = ROUND_EVENTS_MAX;
+            let mut left = self.round_events;
             while left > 0 && self.is_current(round) {
                 if self.publish_on_one_connection(address, round, &mut left).await.is_err() {
                     let changed = self.targets.changed();

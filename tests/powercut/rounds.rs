@@ -4,9 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::mounts::Ext4;
-use crate::harness::workload::Workload;
+use crate::harness::workload::{ROUND_EVENTS, Workload};
 
-const PUBLISHERS: usize = 8;
 const DISK_MEBIBYTES: u64 = 512;
 /// The least of a round: something must have been acknowledged when the power goes.
 const ROUND_MIN: Duration = Duration::from_millis(100);
@@ -37,7 +36,7 @@ pub async fn run(
     prepare: impl FnOnce(&mut Workload),
 ) -> Result<String, String> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut workload = Workload::start(seed, PUBLISHERS, dir, &disk.path.join("data")).await;
+    let mut workload = Workload::start(seed, ROUND_EVENTS, dir, &disk.path.join("data")).await;
     prepare(&mut workload);
     for number in 0..rounds {
         let mut broker = workload.spawn();
@@ -47,8 +46,8 @@ pub async fn run(
         workload.open(&mut broker).await;
         // The moment of the cut is what is random here; there is no condition to wait for.
         tokio::time::sleep(ROUND_MIN + Duration::from_millis(random.u64(..ROUND_RANGE_MS))).await;
-        let at = Instant::now();
         disk.cut()?;
+        let at = Instant::now();
         broker.kill().await;
         workload.crashed(at);
         disk.remount()?;
