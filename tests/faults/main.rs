@@ -220,7 +220,7 @@ async fn a_file_in_place_of_the_directory_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     std::fs::write(&data, "not a directory").unwrap();
-    does_not_start(dir.path(), &data, "xist").await;
+    does_not_start(dir.path(), &data, "Not a directory").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

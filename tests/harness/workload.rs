@@ -260,7 +260,8 @@ impl Publisher {
     }
 
     fn is_current(&self, round: usize) -> bool {
-        self.targets.borrow().is_some_and(|(_, current)| current == round)
+        let is_told_to_end = self.targets.has_changed().is_err();
+        !is_told_to_end && self.targets.borrow().is_some_and(|(_, current)| current == round)
     }
 
     async fn publish_on_one_connection(
