@@ -25,6 +25,8 @@ pub async fn run(mut requests: mpsc::Receiver<Request>, log: Log) {
 
 fn new_event(entry: Entry, via: &Arc<str>) -> NewEvent {
     let Entry { event, trace } = entry;
+    // The newest events stay in memory for a while: not with the buffers they were received in.
+    let event = Arc::new(Arc::unwrap_or_clone(event).detached());
     NewEvent {
         key: digest::key(via, &event),
         content: digest::content(&event),

@@ -3,6 +3,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice_broker::cli::Cli;
 
+/// Events are allocated on one thread and freed on another, which the system's allocator pays for dearly: a fifth of
+/// the broker's time under load.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::parse();
     match command.execute(log) {

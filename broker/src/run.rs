@@ -19,7 +19,7 @@ use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake;
-use crate::store::{self, LogRecord, Options, RealDisk, WindowSize, clock};
+use crate::store::{self, LogRecord, Options, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
@@ -197,6 +197,7 @@ fn options(config: &Config) -> Options {
             window_ms: duplicates.window.as_millis() as u64,
             entries: duplicates.entries,
         }),
+        upkeep: Upkeep::default(),
     }
 }
 

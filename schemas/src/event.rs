@@ -86,6 +86,15 @@ impl Event {
         self.data.as_ref()
     }
 
+    /// The same event with data in memory of its own: a slice of a larger buffer would keep all of that alive.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        if let Some(data) = &mut self.data {
+            data.bytes = Bytes::copy_from_slice(&data.bytes);
+        }
+        self
+    }
+
     /// Puts an event together from parts that were valid when they were stored.
     pub fn from_stored(attributes: Vec<(Box<str>, Value)>, data: Option<Data>) -> Self {
         Self { attributes, data }

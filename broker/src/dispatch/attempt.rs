@@ -43,7 +43,6 @@ impl Drop for InFlight {
             core.wake(id.trigger, until);
         }
         self.dispatch.shared.in_flight.send_modify(|count| *count -= 1);
-        self.dispatch.shared.earlier.notify_one();
     }
 }
 
@@ -57,15 +56,7 @@ pub async fn make(dispatch: Dispatch, claim: Claim) {
         one(&dispatch, claim).await;
         in_flight.id = None;
         history::catch_up_if_behind(&dispatch, trigger);
-        let (claims, wake) = {
-            let mut core = dispatch.core();
-            let claim = core.claim(trigger);
-            (claim, core.next_wake())
-        };
-        next = claims;
-        if wake.is_some() && next.is_none() {
-            dispatch.shared.earlier.notify_one();
-        }
+        next = dispatch.core().claim(trigger);
     }
 }
 

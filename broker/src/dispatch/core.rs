@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::Notify;
+
 use super::trigger::{Claim, Runtime};
 use crate::delivery::Reason;
 use crate::routing::Table;
@@ -27,12 +29,14 @@ pub struct Core {
     recent: VecDeque<Routed>,
     /// When each trigger is to be looked at again.
     wakes: BTreeSet<(u64, TriggerId)>,
+    /// Told when something is due earlier than all that was known.
+    earlier: Arc<Notify>,
     outstanding_max: usize,
     pub is_stopping: bool,
 }
 
 impl Core {
-    pub fn new(log: Log, state: State, outstanding_max: usize) -> Self {
+    pub fn new(log: Log, state: State, outstanding_max: usize, earlier: Arc<Notify>) -> Self {
         Self {
             log,
             state,
@@ -40,6 +44,7 @@ impl Core {
             table: Arc::default(),
             recent: VecDeque::new(),
             wakes: BTreeSet::new(),
+            earlier,
             outstanding_max,
             is_stopping: false,
         }
@@ -131,13 +136,13 @@ impl Core {
         let runtime = self.runtimes.get_mut(&id)?;
         let trigger = self.state.triggers.get(&id)?;
         if !self.log.has_outcome_room() {
-            self.wakes.insert((now + ROOM_WAIT_MS, id));
+            self.wake(id, now + ROOM_WAIT_MS);
             return None;
         }
         match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
             Ok(claim) => Some(claim),
             Err(Some(at)) => {
-                self.wakes.insert((at.max(now + 1), id));
+                self.wake(id, at.max(now + 1));
                 None
             }
             Err(None) => None,
@@ -160,8 +165,13 @@ impl Core {
         ids.into_iter().flat_map(|id| self.fill(id)).collect()
     }
 
+    /// Has a trigger looked at again at a time.
     pub fn wake(&mut self, id: TriggerId, at: u64) {
+        let is_earliest = self.wakes.first().is_none_or(|(first, _)| at < *first);
         self.wakes.insert((at, id));
+        if is_earliest {
+            self.earlier.notify_one();
+        }
     }
 
     /// An attempt is over: what follows is folded in. The caller writes the record.
@@ -174,9 +184,9 @@ impl Core {
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
         if let Some(runtime) = self.runtimes.get_mut(&id.trigger) {
             runtime.ended(id, due);
-            if let Some(due) = due {
-                self.wakes.insert((due, id.trigger));
-            }
+        }
+        if let Some(due) = due {
+            self.wake(id.trigger, due);
         }
     }
 
@@ -193,9 +203,13 @@ impl Core {
 
     /// Takes up matches from memory if they are all there; else says from where they must be read.
     pub fn catch_up_from_memory(&mut self, id: TriggerId) -> Option<Offset> {
-        let share = self.share();
+        let (share, routed_to) = (self.share(), self.state.routed_to());
         let trigger = self.state.triggers.get_mut(&id)?;
         let from = trigger.behind?;
+        if from >= routed_to {
+            trigger.behind = None;
+            return None;
+        }
         if self.recent.front().is_none_or(|first| first.from > from) {
             return Some(from);
         }

@@ -1,8 +1,9 @@
 //! What is not in memory: events read from the log, matches of triggers that fell behind, the past of new triggers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{debug, error};
 
 use super::Dispatch;
 use crate::store::{LogRecord, Offset, ReadError, Reader, Record, Routed, TriggerId};
@@ -11,6 +12,7 @@ use crate::store::{LogRecord, Offset, ReadError, Reader, Record, Routed, Trigger
 const PIECE: usize = 512;
 /// Matches taken from the log in one go.
 const MATCHES_MAX: usize = 20_000;
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs what blocks on the disk where it may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -93,15 +95,24 @@ fn events(reader: &Reader, from: Offset, end: Offset) -> Result<Vec<Record>, Rea
     Ok(records)
 }
 
-/// Has a trigger that fell behind fetch its matches from the log, if it has room again.
+/// Has a trigger that fell behind fetch its matches, as long as it has room for them.
 pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
-    if dispatch.core().lagging(id).is_some() {
-        let dispatch = dispatch.clone();
-        tokio::spawn(async move {
-            catch_up(&dispatch, id).await;
-            dispatch.nudge(id);
-        });
+    if dispatch.core().lagging(id).is_none() {
+        return;
     }
+    let dispatch = dispatch.clone();
+    tokio::spawn(async move {
+        loop {
+            catch_up(&dispatch, id).await;
+            let claims = dispatch.core().fill(id);
+            dispatch.start(claims);
+            if dispatch.core().lagging(id).is_none() {
+                return;
+            }
+            // What is still missing is on its way to the log.
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+    });
 }
 
 /// One piece of a trigger's matches, from memory if they are there, else from the log.
@@ -134,6 +145,6 @@ fn matches(reader: &Reader, id: TriggerId, from: Offset) -> Result<(Vec<Offset>,
     })?;
     offsets.sort_unstable();
     offsets.dedup();
-    info!(trigger = id.0, from = %from, to = %next, "fetched {} matches from the log", offsets.len());
+    debug!(trigger = id.0, from = %from, to = %next, "fetched {} matches from the log", offsets.len());
     Ok((offsets, next))
 }

@@ -34,22 +34,23 @@ struct Shared {
     log: Log,
     hops_max: u32,
     reply_limits: sluice_config::Limits,
-    /// Something may be due earlier than the timer thinks.
-    earlier: Notify,
+    /// Something is due earlier than the timer thinks.
+    earlier: Arc<Notify>,
     dead_letters: Semaphore,
     in_flight: watch::Sender<usize>,
 }
 
 impl Dispatch {
     pub fn new(log: Log, state: State, limits: sluice_config::Limits, outstanding_max: usize) -> Self {
-        let core = Core::new(log.clone(), state, outstanding_max);
+        let earlier = Arc::new(Notify::new());
+        let core = Core::new(log.clone(), state, outstanding_max, Arc::clone(&earlier));
         Self {
             shared: Arc::new(Shared {
                 core: Mutex::new(core),
                 log,
                 hops_max: limits.hops,
                 reply_limits: limits,
-                earlier: Notify::new(),
+                earlier,
                 dead_letters: Semaphore::new(DEAD_LETTERS_IN_FLIGHT),
                 in_flight: watch::Sender::new(0),
             }),
@@ -100,7 +101,7 @@ impl Dispatch {
     pub fn nudge(&self, id: crate::store::TriggerId) {
         let claims = self.core().fill(id);
         self.start(claims);
-        self.shared.earlier.notify_one();
+        history::catch_up_if_behind(self, id);
     }
 
     /// Starts no further attempt and waits for those under way, so long at most. Returns how many were left.

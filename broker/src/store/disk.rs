@@ -21,9 +21,15 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that the file system holding `dir` could still give us.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Takes the lock that only one process can have, until what is returned is dropped; `None` when it is taken.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
 }
 
+/// A lock on a data directory; dropping it gives the directory up.
+pub type Lock = Box<dyn Send + Sync>;
+
 /// An open file. Positions are absolute; there is no cursor.
+#[expect(clippy::len_without_is_empty, reason = "a file's length is a number, not that of a collection")]
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
@@ -51,10 +57,15 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if dir.is_dir() {
+            // Whoever made it may have died before it was durable. A parent that we cannot open we did not write to.
+            let synced = self.sync_dir(parent);
+            return synced.or_else(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => Ok(()),
+                _ => Err(error),
+            });
+        }
         self.create_dir(parent)?;
         match fs::DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -88,6 +99,16 @@ impl Disk for RealDisk {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
     }
 }
 
@@ -126,6 +147,10 @@ impl Disk for ReadOnlyDisk {
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         RealDisk.free_bytes(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        RealDisk.lock(path)
     }
 }
 

@@ -192,18 +192,21 @@ pub fn push_record(frame: &mut Vec<u8>, kind: RecordType, body: impl FnOnce(&mut
 pub fn seal(frame: &mut Vec<u8>, mut header: FrameHeader) -> FrameHeader {
     header.body_bytes = (frame.len() - FRAME_HEADER_BYTES) as u32;
     header.checksum = header.encode_into(&mut frame[..FRAME_HEADER_BYTES]);
-    let mut at = FRAME_HEADER_BYTES;
+    let (mut at, mut events) = (FRAME_HEADER_BYTES, 0);
     while at < frame.len() {
         let end = at + RECORD_HEADER_BYTES + u32_at(frame, at + 4) as usize;
-        let checksum = record_checksum(header.checksum, &frame[at..end]);
+        let checksum = record_checksum(&header, events, &frame[at..end]);
         frame[at + 8..at + 12].copy_from_slice(&checksum.to_le_bytes());
+        events += u32::from(frame[at] == RecordType::Event as u8);
         at = end;
     }
     frame.resize(aligned(frame.len() as u64) as usize, 0);
     header
 }
 
-fn record_checksum(seed: u32, record: &[u8]) -> u32 {
+/// Seeded with the events before the record, too: so a record that is found by counting has the offset that was meant.
+fn record_checksum(header: &FrameHeader, events_before: u32, record: &[u8]) -> u32 {
+    let seed = header.checksum.wrapping_add(events_before);
     crc32c::crc32c_append(crc32c::crc32c_append(seed, &record[..8]), &record[RECORD_HEADER_BYTES..])
 }
 
@@ -214,23 +217,29 @@ pub fn records<'a>(header: &FrameHeader, frame: &'a [u8]) -> Option<Vec<RawRecor
         return None;
     }
     let mut found = Vec::with_capacity((header.records as usize).min(1 << 16));
-    let mut at = FRAME_HEADER_BYTES;
+    let (mut at, mut events) = (FRAME_HEADER_BYTES, 0);
     while at < end {
-        let (record, next) = record_at(header, &frame[..end], at)?;
+        let (record, next) = record_at(header, &frame[..end], at, events)?;
+        events += u32::from(record.kind == RecordType::Event as u8);
         found.push(record);
         at = next;
     }
     (found.len() == header.records as usize).then_some(found)
 }
 
-/// One record of a frame, verified, and where the next one begins.
-pub fn record_at<'a>(header: &FrameHeader, frame: &'a [u8], at: usize) -> Option<(RawRecord<'a>, usize)> {
+/// One record of a frame, verified, and where the next one begins. `events_before` are in the same frame.
+pub fn record_at<'a>(
+    header: &FrameHeader,
+    frame: &'a [u8],
+    at: usize,
+    events_before: u32,
+) -> Option<(RawRecord<'a>, usize)> {
     let body = at + RECORD_HEADER_BYTES;
     if body > frame.len() {
         return None;
     }
     let end = body.checked_add(u32_at(frame, at + 4) as usize)?;
-    if end > frame.len() || record_checksum(header.checksum, &frame[at..end]) != u32_at(frame, at + 8) {
+    if end > frame.len() || record_checksum(header, events_before, &frame[at..end]) != u32_at(frame, at + 8) {
         return None;
     }
     Some((RawRecord { kind: frame[at], flags: frame[at + 1], body: &frame[body..end], position: at }, end))

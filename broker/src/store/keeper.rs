@@ -5,16 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::open::Options;
+use super::open::{Identity, Options};
 use super::reader::Reader;
 use super::scan::Position;
 use super::segment::{Layout, Segment, Spares};
-use super::snapshot::{self, Folded};
+use super::snapshot;
 use super::writer::Queue;
 use super::{Offset, clock};
 
-const TICK: Duration = Duration::from_millis(100);
-const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
 /// One to go on with and one in reserve for outcomes.
 const SPARES_WANTED: usize = 2;
 const SPARES_MAX: usize = 4;
@@ -72,6 +70,8 @@ pub struct Keeper {
     settled: Option<Settled>,
     snapshot_at: Instant,
     full: bool,
+    /// Set when the oldest segment could not be retired: none is until the next start.
+    is_stuck: bool,
 }
 
 /// What the older snapshot says is not needed any more.
@@ -107,17 +107,27 @@ impl Keeper {
             settled: None,
             snapshot_at,
             full: false,
+            is_stuck: false,
         }
     }
 
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn run(mut self) {
-        while !self.shared.is_stopped_after(TICK) {
-            let problem = self.keep().err();
-            if let Some(error) = &problem {
-                tracing::warn!(%error, "the store's upkeep failed and is tried again");
-            }
-            self.tell(problem.map(|error| error.to_string()));
+        while !self.shared.is_stopped_after(self.options.upkeep.tick) {
+            self.step();
         }
+    }
+
+    /// Does what there is to do, once.
+    pub fn step(&mut self) {
+        let problem = self.keep().err();
+        if let Some(error) = &problem {
+            tracing::warn!(%error, "the store's upkeep failed and is tried again");
+        }
+        self.tell(problem.map(|error| error.to_string()));
     }
 
     fn keep(&mut self) -> io::Result<()> {
@@ -127,7 +137,10 @@ impl Keeper {
         let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
         let is_behind =
             newest_sealed.is_some_and(|number| self.snapshot.is_none_or(|at| at.segment <= number));
-        if is_behind && self.snapshot_at.elapsed() >= SNAPSHOT_INTERVAL {
+        // The first time at once: what is owed is not known before.
+        let is_due =
+            self.snapshot.is_none() || self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval;
+        if is_behind && is_due {
             self.snapshot_at = Instant::now();
             self.take_snapshot(&segments)?;
         }
@@ -151,20 +164,18 @@ impl Keeper {
     /// Folds the sealed segments and writes down what they add up to.
     fn take_snapshot(&mut self, segments: &[Arc<Segment>]) -> io::Result<()> {
         let Some((_, sealed)) = segments.split_last() else { return Ok(()) };
-        let Some(first) = sealed.first() else { return Ok(()) };
-        let found = snapshot::newest(&*self.disk, &self.layout, self.options.window, first.number())?;
-        let start = Position {
-            segment: first.number(),
-            at: super::format::SEGMENT_HEADER_BYTES,
-            frame: first.header.first_frame.saturating_sub(1),
+        let identity = Identity::load(&*self.disk, &self.layout).map_err(io::Error::other)?;
+        let Some(identity) = identity.filter(|_| !sealed.is_empty()) else { return Ok(()) };
+        let (window, keep) = (self.options.window, self.options.skip_damage);
+        let base = snapshot::base(&*self.disk, &self.layout, window, sealed, &identity, keep)?;
+        let Some(mut folded) = base else {
+            return Err(io::Error::other(
+                "no snapshot is whole any more, and the log before it has been retired",
+            ));
         };
-        let base_ms = super::open::Identity::load(&*self.disk, &self.layout)
-            .ok()
-            .flatten()
-            .map_or(0, |identity| identity.created_at_ms);
-        let mut folded = found.unwrap_or_else(|| Folded::start(base_ms, start, self.options.window));
         let before = folded.position;
         folded.catch_up(sealed, self.options.outstanding)?;
+        folded.take_up(sealed, self.options.outstanding)?;
         if folded.position > before {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
         }
@@ -181,8 +192,8 @@ impl Keeper {
     }
 
     /// Recycles the oldest segments that nobody needs and that age or size say may go.
-    fn retire(&self) -> io::Result<()> {
-        let Some(settled) = self.settled else { return Ok(()) };
+    fn retire(&mut self) -> io::Result<()> {
+        let Some(settled) = self.settled.filter(|_| !self.is_stuck) else { return Ok(()) };
         loop {
             let segments = self.reader.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
@@ -198,7 +209,8 @@ impl Keeper {
                 return Ok(());
             }
             let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
-            self.spares.retire(&segment, SPARES_MAX)?;
+            // A younger one must not go while this one may still be there: the log would have a hole.
+            self.spares.retire(&segment, SPARES_MAX).inspect_err(|_| self.is_stuck = true)?;
         }
     }
 

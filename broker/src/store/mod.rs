@@ -25,7 +25,8 @@
 //! ```
 //!
 //! The checksum of a record (CRC-32C) is seeded with that of its frame's header, which covers segment and frame
-//! number: bytes of a recycled file's former life never pass as new ones, and one record can be verified alone.
+//! number, plus the number of events before it in the frame: bytes of a recycled file's former life never pass as new
+//! ones, one record can be verified alone, and a damaged neighbour cannot make it pass as another offset's.
 //!
 //! # What holds
 //!
@@ -37,11 +38,12 @@
 //!
 //! # A crash, and after it
 //!
-//! Recovery folds the newest snapshot and the frames behind it. A closing frame at the end says that all is on disk,
-//! and writing goes on behind it. Without one the last whole frame may be in the page cache only: it is written again,
-//! at the start of a new segment, and file and directory are synced, before anything is dispatched or answered. A
-//! frame that is not whole and has a later one behind it is damage: the store refuses to open (or writes a gap, see
-//! `store.on_damage`). One that has nothing behind it is a torn tail: it is copied to `set-aside` and cut off.
+//! Recovery folds the newest snapshot and the frames behind it. A closing frame at the end says that all before it is
+//! on disk; it is synced once more, and writing goes on behind it. Without one the last whole frame may be in the page
+//! cache only: it is written again, at the start of a new segment, and file and directory are synced, before anything
+//! is dispatched or answered. A frame that is not whole and has a later one behind it, or a segment that was begun after
+//! it, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
+//! a torn tail: it is copied to `set-aside` and cut off.
 //! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
 
 pub mod clock;
@@ -69,10 +71,10 @@ use std::sync::Arc;
 use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
-pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
-pub use open::{OpenError, Opened, Options, Recovery, open};
+pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,

@@ -1,6 +1,5 @@
 //! Opening a store: the lock, recovery, and the threads that write and keep it.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::Disk;
+use super::disk::{Disk, Lock};
 use super::format::{self, FRAME_HEADER_BYTES, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::keeper::{self, Keeper};
 use super::metrics::Measures;
 use super::reader::Reader;
 use super::record::{Gap, LogRecord, Record};
 use super::scan::{self, Damage, FileWindow, Position};
-use super::segment::{Layout, Segment, Spares, number_of};
+use super::segment::{Layout, Segment, Spares, number_of, segment_name};
 use super::snapshot::{self, Folded};
 use super::window::WindowSize;
 use super::writer::{Queue, Writer};
@@ -34,6 +33,20 @@ pub struct Options {
     pub outstanding: usize,
     pub skip_damage: bool,
     pub window: Option<WindowSize>,
+    pub upkeep: Upkeep,
+}
+
+/// How often the store looks after itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    pub tick: Duration,
+    pub snapshot_interval: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(100), snapshot_interval: Duration::from_secs(5) }
+    }
 }
 
 /// Why a store does not open.
@@ -51,8 +64,8 @@ pub enum OpenError {
     Version { path: PathBuf, found: u32 },
     #[error("{}", damage_text(.dir, .damage))]
     Damaged { dir: PathBuf, damage: Vec<Damage> },
-    #[error("segment {number} is missing from {}", path.display())]
-    Missing { path: PathBuf, number: u64 },
+    #[error("{}: no snapshot is whole, and the log before {} has been retired", dir.display(), .segment.display())]
+    NoSnapshot { dir: PathBuf, segment: PathBuf },
 }
 
 fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
@@ -101,18 +114,74 @@ const TAIL_BYTES: usize = 12 << 20;
 
 /// Opens the store in a directory, making it when there is none.
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
+    open_accepting(disk, options, &[])
+}
+
+/// Opens a store, taking as lost what `accepted` names besides what the options allow.
+///
+/// What `accepted` names need not be found by recovery: it may be in what a snapshot covers.
+pub fn open_accepting(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    accepted: &[Damage],
+) -> Result<Opened, OpenError> {
+    let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, accepted)?;
+    let shared = Arc::clone(keeper.shared());
+    let keeping = spawn(options, "store-keeper", move || keeper.run())?;
+    spawn(options, "store-writer", move || {
+        let result = writer.run();
+        shared.stop();
+        // The directory is another process's when nothing here touches it any more.
+        let _ = keeping.join();
+        drop(lock);
+        let _ = tell.send(result);
+    })?;
+    Ok(opened)
+}
+
+/// Opens a store whose upkeep is done step by step.
+#[cfg(test)]
+pub fn open_by_hand(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, Keeper), OpenError> {
+    let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, &[])?;
+    spawn(options, "store-writer", move || {
+        let result = writer.run();
+        drop(lock);
+        let _ = tell.send(result);
+    })?;
+    Ok((opened, keeper))
+}
+
+fn spawn<T: Send + 'static>(
+    options: &Options,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>, OpenError> {
+    let io = |source| OpenError::Io { path: options.dir.clone(), source };
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(io)
+}
+
+/// A recovered store whose threads do not run yet.
+struct Prepared {
+    writer: Writer,
+    keeper: Keeper,
+    lock: Lock,
+    tell: oneshot::Sender<io::Result<()>>,
+    opened: Opened,
+}
+
+fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Result<Prepared, OpenError> {
     let started = Instant::now();
     let layout = Layout { dir: options.dir.clone() };
     let io = |source| OpenError::Io { path: options.dir.clone(), source };
     for dir in [&options.dir, &layout.log(), &layout.snapshots()] {
         disk.create_dir(dir).map_err(io)?;
     }
-    let lock = lock(&layout)?;
+    let lock = lock(&*disk, &layout)?;
     let identity = Identity::load_or_make(&*disk, &layout)?;
-    let files = LogFiles::load(&*disk, &layout, identity.id()?)?;
-    let spares =
-        Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, files.spares));
-    let recovered = recover(&disk, &layout, options, &identity, files.segments, &spares)?;
+    let mut files = LogFiles::load(&*disk, &layout, identity.id()?)?;
+    let found = std::mem::take(&mut files.spares);
+    let spares = Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, found));
+    let recovered = recover(&disk, &layout, options, &identity, files, &spares, accepted)?;
 
     let reader = Arc::new(Reader::new(recovered.segments, TAIL_BYTES));
     let queue = Arc::new(Queue::new());
@@ -145,38 +214,16 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
         Arc::clone(&shared),
     );
     let (tell, ended) = oneshot::channel();
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(run).map_err(io)
-    };
-    let keeping = spawn("store-keeper", Box::new(move || keeper.run()))?;
-    spawn(
-        "store-writer",
-        Box::new(move || {
-            let (queue, reader) = (Arc::clone(&writer.queue), Arc::clone(&writer.reader));
-            let result = writer.run();
-            drop((queue, reader));
-            // The directory is another process's when nothing here touches it any more.
-            let _ = keeping.join();
-            drop(lock);
-            let _ = tell.send(result);
-        }),
-    )?;
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    Ok(Opened { log: Log { queue, reader, measures, keeper: shared }, state, tail, ended, recovery })
+    let log = Log { queue, reader, measures, keeper: shared };
+    Ok(Prepared { writer, keeper, lock, tell, opened: Opened { log, state, tail, ended, recovery } })
 }
 
 /// Takes the lock that only one process can have.
-pub fn lock(layout: &Layout) -> Result<File, OpenError> {
-    use std::os::unix::fs::OpenOptionsExt;
+pub fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Lock, OpenError> {
     let path = layout.lock_file();
-    let io = |source| OpenError::Io { path: path.clone(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(layout.dir.clone())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io(source)),
-    }
+    let taken = disk.lock(&path).map_err(|source| OpenError::Io { path, source })?;
+    taken.ok_or_else(|| OpenError::InUse(layout.dir.clone()))
 }
 
 /// What says which store this is.
@@ -207,11 +254,16 @@ impl Identity {
     }
 
     fn load_or_make(disk: &dyn Disk, layout: &Layout) -> Result<Self, OpenError> {
-        if let Some(identity) = Self::load(disk, layout)? {
-            return Ok(identity);
-        }
         let path = layout.store_file();
         let io = |source| OpenError::Io { path: path.clone(), source };
+        if let Some(identity) = Self::load(disk, layout)? {
+            // Whoever made it may have died before its name was durable.
+            disk.sync_dir(&layout.dir).map_err(io)?;
+            return Ok(identity);
+        }
+        if disk.list(&layout.log()).map_err(io)?.iter().any(|name| number_of(name, "seg").is_some()) {
+            return Err(OpenError::NotAStore(layout.dir.clone()));
+        }
         let id = uuid::Uuid::new_v4().simple().to_string();
         let identity = Self { format: format::FORMAT_VERSION, id, created_at_ms: clock::wall_ms() };
         let partial = layout.dir.join("store.partial");
@@ -232,35 +284,58 @@ impl Identity {
 pub struct LogFiles {
     pub segments: Vec<Arc<Segment>>,
     pub spares: Vec<u64>,
+    /// Headers that are not whole, and are known from what stands behind them.
+    pub damage: Vec<Damage>,
 }
 
 impl LogFiles {
+    /// Opens all segments. Missing ones are found by the scan, from the frames that are missing.
     pub fn load(disk: &dyn Disk, layout: &Layout, store: u128) -> Result<Self, OpenError> {
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         let names = disk.list(&layout.log()).map_err(io(layout.log()))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, "seg")).collect();
         numbers.sort_unstable();
-        let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(numbers.len());
+        let mut files =
+            Self { segments: Vec::with_capacity(numbers.len()), spares: Vec::new(), damage: Vec::new() };
         for number in numbers {
             let path = layout.segment(number);
-            if let Some(last) = segments.last()
-                && last.number() + 1 != number
-            {
-                return Err(OpenError::Missing { path: layout.log(), number: last.number() + 1 });
-            }
             let file = disk.open(&path).map_err(io(path.clone()))?;
             let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
             let read = file.read_at(&mut bytes, 0).map_err(io(path.clone()))?;
-            let header = SegmentHeader::decode(&bytes[..read])
-                .map_err(|source| OpenError::Header { path: path.clone(), source })?;
-            if header.store != store || header.segment != number {
-                return Err(OpenError::Header { path, source: HeaderError::Magic });
-            }
-            segments.push(Arc::new(Segment::new(header, path, file)));
+            let decoded = SegmentHeader::decode(&bytes[..read]).and_then(|header| {
+                let is_ours = header.store == store && header.segment == number;
+                if is_ours { Ok(header) } else { Err(HeaderError::Magic) }
+            });
+            let segment = match decoded {
+                Ok(header) => Segment::new(header, path, file),
+                Err(source) => {
+                    let nameless = SegmentHeader {
+                        store,
+                        segment: number,
+                        first_frame: 0,
+                        first_offset: Default::default(),
+                    };
+                    let segment = Segment::new(nameless, path.clone(), file);
+                    let first = FileWindow::new(&segment).first_header().map_err(io(path.clone()))?;
+                    // Without a frame of this store and segment it is another's file, or there is nothing to go by.
+                    let first = first.ok_or(OpenError::Header { path: path.clone(), source })?;
+                    let (first_frame, first_offset) = (first.frame, first.first_offset);
+                    files.damage.push(Damage {
+                        file: scan::file_name(&segment),
+                        segment: number,
+                        start: 0,
+                        end: SEGMENT_HEADER_BYTES,
+                        offsets: (first_offset, first_offset),
+                    });
+                    let header = SegmentHeader { first_frame, first_offset, ..nameless };
+                    Segment::new(header, path, Arc::clone(&segment.file))
+                }
+            };
+            files.segments.push(Arc::new(segment));
         }
-        let mut spares: Vec<u64> = names.iter().filter_map(|name| number_of(name, "spare")).collect();
-        spares.sort_unstable();
-        Ok(Self { segments, spares })
+        files.spares = names.iter().filter_map(|name| number_of(name, "spare")).collect();
+        files.spares.sort_unstable();
+        Ok(files)
     }
 }
 
@@ -278,17 +353,19 @@ fn recover(
     layout: &Layout,
     options: &Options,
     identity: &Identity,
-    mut segments: Vec<Arc<Segment>>,
+    files: LogFiles,
     spares: &Spares,
+    accepted: &[Damage],
 ) -> Result<Recovered, OpenError> {
+    let mut segments = files.segments;
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
-    let start = segments.first().map_or(Position { segment: 1, at: 0, frame: 0 }, |first| Position {
-        segment: first.number(),
-        at: SEGMENT_HEADER_BYTES,
-        frame: first.header.first_frame.saturating_sub(1),
-    });
-    let found = snapshot::newest(&**disk, layout, options.window, start.segment).map_err(io)?;
-    let mut folded = found.unwrap_or_else(|| Folded::start(identity.created_at_ms, start, options.window));
+    let keep_offsets = options.skip_damage || !accepted.is_empty();
+    let mut folded = snapshot::base(&**disk, layout, options.window, &segments, identity, keep_offsets)
+        .map_err(io)?
+        .ok_or_else(|| OpenError::NoSnapshot {
+            dir: layout.snapshots(),
+            segment: segments.first().map_or_else(|| layout.log(), |first| first.path.clone()),
+        })?;
     extend_before(&segments, folded.position).map_err(io)?;
     let (from, next_offset) = (folded.position, folded.next_offset());
     let mut failed = None;
@@ -303,18 +380,25 @@ fn recover(
     if let Some(error) = failed {
         return Err(io(error));
     }
-    let accepted = |damage: &Damage| {
-        folded.state.gaps.iter().any(|gap| gap.segment == damage.segment && gap.start == damage.start)
-    };
-    let damage: Vec<_> = ending.damage.iter().filter(|damage| !accepted(damage)).cloned().collect();
-    if !damage.is_empty() && !options.skip_damage {
+    let last_number = segments.last().map_or(0, |last| last.number());
+    if from.frame > 0 && last_number < from.segment {
+        let (file, offset) = (segment_name(from.segment), ending.next_offset);
+        let segment = last_number + 1;
+        ending.damage.push(Damage { file, segment, start: 0, end: 0, offsets: (offset, offset) });
+    }
+    let is_known = |damage: &&Damage| folded.state.gaps.iter().any(|gap| damage.is_within(gap));
+    ending.damage.extend(files.damage);
+    let found = ending.damage.iter().chain(accepted.iter().filter(|part| !ending.damage.contains(part)));
+    let damage: Vec<_> = found.filter(|damage| !is_known(damage)).cloned().collect();
+    if damage.iter().any(|part| !accepted.contains(part)) && !options.skip_damage {
         return Err(OpenError::Damaged { dir: layout.dir.clone(), damage });
     }
     let mut report = Recovery { frames: ending.frames, was_closed: ending.closed, ..Recovery::default() };
     let nothing_new = ending.last.is_none() && from.frame > 0 && is_closed_at(&segments, from).map_err(io)?;
     ending.closed |= nothing_new;
-    let last_frame = ending.last.as_ref().map_or(from.frame, |(_, _, header)| header.frame);
+    let last_frame = ending.last_frame;
     let (active, next_frame) = if ending.closed && damage.is_empty() && !segments.is_empty() {
+        close_again(&**disk, layout, &segments, &ending).map_err(io)?;
         let active = segments.last().cloned().ok_or(OpenError::NotAStore(layout.dir.clone()))?;
         (active, last_frame + 1)
     } else {
@@ -324,13 +408,23 @@ fn recover(
         }
         let gaps: Vec<LogRecord> = damage.iter().map(|damage| LogRecord::Gap(gap(damage))).collect();
         report.gaps = gaps.len();
-        let begun = begin_again(disk, layout, identity, &segments, spares, &ending, last_frame, &gaps)?;
+        let begun = begin_again(
+            disk,
+            layout,
+            identity,
+            &segments,
+            spares,
+            &ending,
+            (last_frame, from.segment),
+            &gaps,
+        )?;
         if !begun.reused {
             segments.push(Arc::clone(&begun.segment));
         }
         gaps.iter().for_each(|gap| folded.state.apply(gap, &|_| true));
         (begun.segment, begun.next_frame)
     };
+    folded.take_up(&segments, options.outstanding).map_err(io)?;
     Ok(Recovered { folded, segments, active, next_frame, report })
 }
 
@@ -345,12 +439,17 @@ fn note(found: &scan::Found<'_>) {
 fn extend_before(segments: &[Arc<Segment>], until: Position) -> io::Result<()> {
     for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
         if segment.number() < until.segment {
-            segment.seal_before(&next.header)?;
+            segment.seal_before(next)?;
         }
     }
-    match segments.iter().find(|segment| segment.number() == until.segment) {
-        Some(segment) => segment.walk_headers(until.at),
-        None => Ok(()),
+    let Some(at) = segments.iter().position(|segment| segment.number() == until.segment) else {
+        return Ok(());
+    };
+    segments[at].walk_headers(until.at)?;
+    match segments.get(at + 1) {
+        // A damaged frame is in the way.
+        Some(next) if segments[at].extent().end < until.at => segments[at].seal_before(next),
+        _ => Ok(()),
     }
 }
 
@@ -365,12 +464,31 @@ fn is_closed_at(segments: &[Arc<Segment>], position: Position) -> io::Result<boo
     while at < position.at {
         let Some(header) = window.header(at)? else { return Ok(false) };
         let records = window.records(at, &header)?;
-        closed = records.is_some_and(|(_, records)| {
+        closed = records.is_some_and(|records| {
             records.last().is_some_and(|last| last.kind == format::RecordType::Close as u8)
         });
         at += header.span();
     }
     Ok(closed && at == position.at)
+}
+
+/// Writes the closing frame again where it is, and syncs. Who wrote it may have died before it was on disk, and a frame
+/// behind one that is not would make it look damaged; nothing but itself can be torn here.
+fn close_again(
+    disk: &dyn Disk,
+    layout: &Layout,
+    segments: &[Arc<Segment>],
+    ending: &scan::Ending,
+) -> io::Result<()> {
+    if let Some((number, at, header)) = &ending.last
+        && let Some(segment) = segments.iter().find(|segment| segment.number() == *number)
+    {
+        let mut bytes = vec![0; header.span() as usize];
+        segment.file.read_at(&mut bytes, *at)?;
+        segment.file.write_at(&bytes, *at)?;
+        segment.file.sync()?;
+    }
+    disk.sync_dir(&layout.log())
 }
 
 fn gap(damage: &Damage) -> Gap {
@@ -409,29 +527,31 @@ fn begin_again(
     segments: &[Arc<Segment>],
     spares: &Spares,
     ending: &scan::Ending,
-    last_frame: u64,
+    (last_frame, above): (u64, u64),
     gaps: &[LogRecord],
 ) -> Result<Begun, OpenError> {
     let io = |source| OpenError::Io { path: layout.dir.clone(), source };
+    // A frame that something was written behind is on disk; the copy is for one of which that is not known.
     let copy = match &ending.last {
-        Some((number, at, header)) => {
+        Some((number, at, header)) if header.frame == last_frame => {
             let holder = segments.iter().find(|segment| segment.number() == *number);
             let holder = holder.ok_or_else(|| OpenError::NotAStore(layout.dir.clone()))?;
             let mut bytes = vec![0; FRAME_HEADER_BYTES + header.body_bytes as usize];
             holder.file.read_at(&mut bytes, *at).map_err(io)?;
             Some((*header, bytes))
         }
-        None => None,
+        _ => None,
     };
     let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
     let first_offset = copy.as_ref().map_or(ending.next_offset, |(header, _)| header.first_offset);
-    let empty = segments.last().filter(|last| {
-        last.extent().last_frame.is_none() && last.header.first_frame == first_frame && ending.torn.is_none()
-    });
+    let empty = segments
+        .last()
+        .filter(|last| last.extent().last_frame.is_none() && last.header.first_frame == first_frame);
     let (segment, reused) = match empty {
         Some(segment) => (Arc::clone(segment), true),
         None => {
-            let number = segments.last().map_or(1, |last| last.number() + 1);
+            // Above what a snapshot knows, too, should segments behind it be missing.
+            let number = segments.last().map_or(1, |last| last.number() + 1).max(above);
             let header = SegmentHeader { store: identity.id()?, segment: number, first_frame, first_offset };
             (Arc::new(new_segment(spares, header).map_err(io)?), false)
         }
@@ -442,6 +562,8 @@ fn begin_again(
         header.segment = segment.number();
         let header = format::seal(&mut bytes, header);
         segment.file.write_at(&bytes, at)?;
+        // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
+        segment.file.sync()?;
         segment.advance(
             header.frame,
             at,
@@ -473,7 +595,6 @@ fn begin_again(
         };
         write(header, bytes).map_err(io)?;
     }
-    segment.file.sync().map_err(io)?;
     disk.sync_dir(&layout.log()).map_err(io)?;
     if !reused && let Some(last) = segments.last() {
         // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
@@ -507,6 +628,7 @@ impl Options {
             outstanding: usize::MAX,
             skip_damage: false,
             window: None,
+            upkeep: Upkeep::default(),
         }
     }
 }

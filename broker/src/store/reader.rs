@@ -95,9 +95,16 @@ impl Reader {
         let end = segment.extent().end;
         let mut window = FileWindow::new(&segment);
         let io = |source| ReadError::Io { file: file_name(&segment), source };
+        let (mut last_frame, mut damaged_at) = (0, None);
         while at < end {
-            let damaged = || ReadError::Damaged { offset, file: file_name(&segment), at };
-            let header = window.header(at).map_err(io)?.ok_or_else(damaged)?;
+            let Some(header) = window.header(at).map_err(io)? else {
+                // Behind damage there are whole frames again.
+                damaged_at.get_or_insert(at);
+                let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
+                at = position;
+                continue;
+            };
+            last_frame = header.frame;
             if offset >= header.end_offset() || header.events == 0 {
                 at += header.span();
                 continue;
@@ -105,6 +112,7 @@ impl Reader {
             if offset < header.first_offset {
                 break;
             }
+            let damaged = || ReadError::Damaged { offset, file: file_name(&segment), at };
             let length = FRAME_HEADER_BYTES + header.body_bytes as usize;
             let bytes = window.get(at, length).map_err(io)?;
             let mut position = FRAME_HEADER_BYTES;
@@ -114,7 +122,9 @@ impl Reader {
                 let (kind, end) = format::skip(bytes, position).ok_or_else(damaged)?;
                 if kind == RecordType::Event as u8 {
                     if next == offset {
-                        let (raw, _) = format::record_at(&header, bytes, position).ok_or_else(damaged)?;
+                        let before = (offset.0 - header.first_offset.0) as u32;
+                        let (raw, _) =
+                            format::record_at(&header, bytes, position, before).ok_or_else(damaged)?;
                         let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
                             return Err(damaged());
                         };
@@ -126,11 +136,15 @@ impl Reader {
             }
             return Err(damaged());
         }
-        Err(ReadError::Absent(offset))
+        Err(match damaged_at {
+            Some(at) => ReadError::Damaged { offset, file: file_name(&segment), at },
+            None => ReadError::Absent(offset),
+        })
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
+        let mut last_frame = 0;
         for segment in self.segments() {
             let extent = segment.extent();
             if extent.next_offset < from && extent.last_frame.is_some() {
@@ -141,8 +155,16 @@ impl Reader {
             let mut window = FileWindow::new(&segment);
             while at < extent.end {
                 // Damage is reported by recovery and by the scrub; here what can be read is.
-                let Some(header) = window.header(at).map_err(io)? else { break };
-                if let Some((_, records)) = window.records(at, &header).map_err(io)? {
+                let Some(header) = window.header(at).map_err(io)? else {
+                    let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
+                    at = position;
+                    continue;
+                };
+                // Recovery wrote the last frame a second time, at the start of the next segment.
+                if header.frame > last_frame
+                    && let Some(records) = window.records(at, &header).map_err(io)?
+                {
+                    last_frame = header.frame;
                     let mut offset = header.first_offset;
                     for raw in records {
                         if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {

@@ -10,7 +10,8 @@ use super::Offset;
 use super::format::{
     self, ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, RawRecord, RecordType, SEGMENT_HEADER_BYTES,
 };
-use super::segment::Segment;
+use super::record::Gap;
+use super::segment::{Segment, segment_name};
 
 /// A place between two frames: all up to and including frame `frame` is before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -26,9 +27,9 @@ pub struct Found<'a> {
     pub segment: &'a Segment,
     pub at: u64,
     pub header: FrameHeader,
-    /// Header and body, without the padding.
-    pub bytes: &'a [u8],
     pub records: Vec<RawRecord<'a>>,
+    /// Recovery wrote it a second time: what it says is known, but this may be the copy that is on disk.
+    pub is_repeated: bool,
 }
 
 /// Frames that were on disk once and are not whole any more.
@@ -42,6 +43,16 @@ pub struct Damage {
     pub offsets: (Offset, Offset),
 }
 
+impl Damage {
+    /// Whether a gap on the log says that all of this is lost.
+    pub fn is_within(&self, gap: &Gap) -> bool {
+        gap.segment == self.segment
+            && gap.start <= self.start
+            && self.end <= gap.end
+            && (self.offsets.0 == self.offsets.1 || gap.from <= self.offsets.0 && self.offsets.1 <= gap.to)
+    }
+}
+
 /// How a scan ended.
 #[derive(Clone, Debug, Default)]
 pub struct Ending {
@@ -49,6 +60,8 @@ pub struct Ending {
     pub events: u64,
     /// The last whole frame: its segment, where it stands, its header.
     pub last: Option<(u64, u64, FrameHeader)>,
+    /// The highest number of a frame that was on disk, be it damaged or not.
+    pub last_frame: u64,
     pub next_offset: Offset,
     /// The last frame is a closing one.
     pub closed: bool,
@@ -66,70 +79,84 @@ pub fn scan(
     next_offset: Offset,
     visit: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
 ) -> io::Result<Ending> {
-    let mut ending = Ending { next_offset, ..Ending::default() };
-    let mut last_frame = from.frame;
-    let mut end_of_last: Option<(&Segment, u64)> = None;
+    let mut ending = Ending { next_offset, last_frame: from.frame, ..Ending::default() };
+    // The segment before, and where its last whole frame ends.
+    let mut before: Option<(&Segment, u64)> = None;
     for segment in segments.iter().filter(|segment| segment.number() >= from.segment) {
         let mut window = FileWindow::new(segment);
-        let mut at = if segment.number() == from.segment { from.at } else { SEGMENT_HEADER_BYTES };
+        let mut at = SEGMENT_HEADER_BYTES;
+        if segment.number() == from.segment {
+            at = from.at;
+        } else if segment.header.first_frame > ending.last_frame + 1 {
+            // A segment is begun when all before it is on disk.
+            let expected = before.map_or(from.segment, |(last, _)| last.number() + 1);
+            let missing = match before {
+                Some((last, end)) if expected == segment.number() => Missing::End(last, end),
+                _ => Missing::Segment(expected),
+            };
+            ending.miss(missing, segment.header.first_frame, segment.header.first_offset)?;
+        }
         ending.torn = None;
         loop {
-            if let Some((header, bytes, records)) = window.whole(at)? {
-                if header.frame > last_frame {
-                    if header.frame > last_frame + 1
-                        && let Some((before, end)) =
-                            end_of_last.filter(|(before, _)| before.number() != segment.number())
-                    {
-                        // The end of the segment before, or whole segments, are missing.
-                        ending.damage.push(damage(
-                            before,
-                            end,
-                            before.file.len()?,
-                            ending.next_offset,
-                            &header,
-                        ));
-                    }
+            if let Some((header, records)) = window.whole(at)? {
+                if header.frame > ending.last_frame + 1 {
+                    ending.miss(Missing::Part(segment, at, at), header.frame, header.first_offset)?;
+                    continue;
+                }
+                let is_repeated = header.frame <= ending.last_frame;
+                if !is_repeated {
                     ending.closed = records.last().is_some_and(|last| last.kind == RecordType::Close as u8);
-                    visit(&Found { segment, at, header, bytes, records })?;
                     ending.last = Some((segment.number(), at, header));
                     ending.frames += 1;
                     ending.events += u64::from(header.events);
                     ending.next_offset = ending.next_offset.max(header.end_offset());
-                    last_frame = header.frame;
+                    ending.last_frame = header.frame;
                 }
+                visit(&Found { segment, at, header, records, is_repeated })?;
                 at += header.span();
-                end_of_last = Some((segment, at));
                 continue;
             }
-            // Behind a closing frame there is nothing to look for, if this is where the log ends.
-            let is_last = segments.last().is_some_and(|last| last.number() == segment.number());
-            if ending.closed
-                && is_last
-                && end_of_last.is_some_and(|(last, end)| last.number() == segment.number() && end == at)
-            {
-                break;
-            }
-            let Some((position, header)) = window.next_header(at, last_frame)? else {
+            // Also behind a closing frame: a later run may have gone on there.
+            let Some((position, header)) = window.next_header(at, ending.last_frame)? else {
                 ending.torn = window.torn(at)?.map(|bytes| (segment.number(), at, bytes));
                 break;
             };
-            if header.frame == last_frame + 1 && window.whole(position)?.is_none() {
-                // Nothing behind it was ever written: it may be the tail itself, begun a second time.
-                ending.torn = window.torn(position)?.map(|bytes| (segment.number(), at, bytes));
-                break;
-            }
-            ending.damage.push(damage(segment, at, position, ending.next_offset, &header));
+            ending.miss(Missing::Part(segment, at, position), header.frame, header.first_offset)?;
             at = position;
-            end_of_last = Some((segment, at));
-            last_frame = header.frame - 1;
         }
+        before = Some((segment, at));
     }
     Ok(ending)
 }
 
-fn damage(segment: &Segment, start: u64, end: u64, next_offset: Offset, resumed: &FrameHeader) -> Damage {
-    let offsets = (next_offset, resumed.first_offset.max(next_offset));
-    Damage { file: file_name(segment), segment: segment.number(), start, end, offsets }
+/// Where frames are missing.
+#[derive(Clone, Copy)]
+enum Missing<'a> {
+    /// In a segment, from here to there.
+    Part(&'a Segment, u64, u64),
+    /// From here to the end of a segment.
+    End(&'a Segment, u64),
+    /// The whole of the segment with this number, and maybe of others behind it.
+    Segment(u64),
+}
+
+impl Ending {
+    /// Notes damage; the log goes on with this frame and this offset.
+    fn miss(&mut self, missing: Missing<'_>, frame: u64, offset: Offset) -> io::Result<()> {
+        let (file, segment, start, end) = match missing {
+            Missing::Part(segment, start, end) => (file_name(segment), segment.number(), start, end),
+            Missing::End(segment, start) => {
+                (file_name(segment), segment.number(), start, segment.file.len()?.max(start))
+            }
+            Missing::Segment(number) => (segment_name(number), number, 0, 0),
+        };
+        let offsets = (self.next_offset, offset.max(self.next_offset));
+        self.damage.push(Damage { file, segment, start, end, offsets });
+        self.next_offset = offsets.1;
+        self.last_frame = frame - 1;
+        self.closed = false;
+        Ok(())
+    }
 }
 
 pub fn file_name(segment: &Segment) -> String {
@@ -143,8 +170,6 @@ pub struct FileWindow<'a> {
     bytes: Vec<u8>,
 }
 
-type Records<'a> = (&'a [u8], Vec<RawRecord<'a>>);
-
 impl<'a> FileWindow<'a> {
     pub fn new(segment: &'a Segment) -> Self {
         Self { segment, start: 0, bytes: Vec::new() }
@@ -156,15 +181,15 @@ impl<'a> FileWindow<'a> {
         Ok(FrameHeader::decode(self.get(at, FRAME_HEADER_BYTES)?, store, segment))
     }
 
-    /// The frame's bytes and records, if all of it is whole.
-    pub fn records(&mut self, at: u64, header: &FrameHeader) -> io::Result<Option<Records<'_>>> {
+    /// The frame's records, if all of it is whole.
+    pub fn records(&mut self, at: u64, header: &FrameHeader) -> io::Result<Option<Vec<RawRecord<'_>>>> {
         let length = FRAME_HEADER_BYTES + header.body_bytes as usize;
         let header = *header;
         let bytes = self.get(at, length)?;
         if bytes.len() < length {
             return Ok(None);
         }
-        Ok(format::records(&header, bytes).map(|records| (bytes, records)))
+        Ok(format::records(&header, bytes))
     }
 
     pub fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
@@ -180,14 +205,22 @@ impl<'a> FileWindow<'a> {
         Ok(&self.bytes[from..to])
     }
 
+    /// The first frame header in the segment.
+    pub fn first_header(&mut self) -> io::Result<Option<FrameHeader>> {
+        match self.header(SEGMENT_HEADER_BYTES)? {
+            Some(header) => Ok(Some(header)),
+            None => Ok(self.next_header(SEGMENT_HEADER_BYTES, 0)?.map(|(_, header)| header)),
+        }
+    }
+
     /// The frame at a position, if all of it is whole.
-    fn whole(&mut self, at: u64) -> io::Result<Option<(FrameHeader, &[u8], Vec<RawRecord<'_>>)>> {
+    fn whole(&mut self, at: u64) -> io::Result<Option<(FrameHeader, Vec<RawRecord<'_>>)>> {
         let Some(header) = self.header(at)? else { return Ok(None) };
-        Ok(self.records(at, &header)?.map(|(bytes, records)| (header, bytes, records)))
+        Ok(self.records(at, &header)?.map(|records| (header, records)))
     }
 
     /// The next frame header behind a position whose number is above `last_frame`.
-    fn next_header(&mut self, from: u64, last_frame: u64) -> io::Result<Option<(u64, FrameHeader)>> {
+    pub fn next_header(&mut self, from: u64, last_frame: u64) -> io::Result<Option<(u64, FrameHeader)>> {
         let mut at = from + ALIGNMENT;
         while self.get(at, FRAME_HEADER_BYTES)?.len() == FRAME_HEADER_BYTES {
             match self.header(at)? {

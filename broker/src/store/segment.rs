@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Offset;
 use super::disk::{Disk, DiskFile};
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::{Offset, clock};
 
 /// One entry of a segment's sparse index for so many bytes of frames.
 const SPARSE_BYTES: u64 = 64 << 10;
@@ -85,22 +85,31 @@ impl Segment {
     }
 
     /// Takes from the next segment's header where this one, which the snapshot covers, ends.
-    pub fn seal_before(&self, next: &SegmentHeader) -> io::Result<()> {
+    pub fn seal_before(&self, next: &Self) -> io::Result<()> {
         let end = self.file.len()?;
+        let last_received_ms = next.begun_ms()?;
         let mut progress = self.progress();
         progress.end = end;
-        progress.last_frame = Some(next.first_frame.saturating_sub(1));
-        progress.next_offset = next.first_offset;
+        progress.last_frame = Some(next.header.first_frame.saturating_sub(1));
+        progress.next_offset = progress.next_offset.max(next.header.first_offset);
+        progress.last_received_ms = progress.last_received_ms.max(last_received_ms);
         progress.is_unread = true;
         Ok(())
+    }
+
+    /// When the first frame was written: nothing in the segment before is younger. Now, if that cannot be told.
+    fn begun_ms(&self) -> io::Result<u64> {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        let read = self.file.read_at(&mut bytes, SEGMENT_HEADER_BYTES)?;
+        let header = FrameHeader::decode(&bytes[..read], self.header.store, self.header.segment);
+        Ok(header.map_or_else(clock::wall_ms, |header| header.written_at_ms))
     }
 
     /// Reads the headers of the frames before a position, and nothing else of them.
     pub fn walk_headers(&self, until: u64) -> io::Result<()> {
         let mut at = SEGMENT_HEADER_BYTES;
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        while at < until {
-            self.file.read_at(&mut bytes, at)?;
+        while at < until && self.file.read_at(&mut bytes, at)? == FRAME_HEADER_BYTES {
             let Some(header) = FrameHeader::decode(&bytes, self.header.store, self.header.segment) else {
                 break;
             };
@@ -146,10 +155,6 @@ impl Layout {
         self.dir.join("set-aside")
     }
 
-    pub fn index(&self) -> PathBuf {
-        self.dir.join("index")
-    }
-
     pub fn store_file(&self) -> PathBuf {
         self.dir.join("store.json")
     }
@@ -159,12 +164,16 @@ impl Layout {
     }
 
     pub fn segment(&self, number: u64) -> PathBuf {
-        self.log().join(format!("{number:012}.seg"))
+        self.log().join(segment_name(number))
     }
 
     pub fn spare(&self, number: u64) -> PathBuf {
         self.log().join(format!("{number:012}.spare"))
     }
+}
+
+pub fn segment_name(number: u64) -> String {
+    format!("{number:012}.seg")
 }
 
 /// The number in a file name with this extension.
@@ -190,6 +199,11 @@ impl Spares {
     pub fn new(disk: Arc<dyn Disk>, layout: Layout, segment_bytes: u64, found: Vec<u64>) -> Self {
         let next = found.iter().max().map_or(1, |last| last + 1);
         Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files: found, next }) }
+    }
+
+    /// A frame of this many bytes fits every segment.
+    pub fn frame_bytes_max(&self) -> usize {
+        usize::try_from(self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES)).unwrap_or(usize::MAX)
     }
 
     pub fn count(&self) -> usize {
@@ -245,8 +259,15 @@ impl Spares {
         };
         let (spare, path) = (self.layout.spare(number), self.layout.segment(header.segment));
         let file = self.disk.open(&spare)?;
-        if file.len()? < self.segment_bytes {
-            file.allocate(self.segment_bytes)?;
+        if file.len()? < self.segment_bytes
+            && let Err(error) = file.allocate(self.segment_bytes)
+        {
+            // It was made in part before a crash, or for smaller segments. It is kept for when there is space.
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error);
+            }
+            self.state().files.push(number);
+            return Ok(None);
         }
         file.write_at(&header.encode(), 0)?;
         file.sync()?;

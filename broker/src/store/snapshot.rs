@@ -4,16 +4,19 @@
 //! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON) | state | window
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::format::SEGMENT_HEADER_BYTES;
+use super::open::Identity;
 use super::record::LogRecord;
 use super::scan::{self, Found, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::state::{State, TriggerState};
 use super::window::{Window, WindowSize};
-use super::{Offset, record};
+use super::{Offset, TriggerId, record};
 
 const MAGIC: &[u8; 8] = b"SLUICESN";
 const VERSION: u32 = 1;
@@ -38,6 +41,9 @@ struct Head {
 impl Folded {
     /// Folds a frame in. `capacity` bounds what is held in memory for all triggers together.
     pub fn fold(&mut self, found: &Found<'_>, capacity: usize) -> io::Result<()> {
+        if found.is_repeated {
+            return Ok(());
+        }
         let mut offset = found.header.first_offset;
         let total = self.state.outstanding();
         let held = std::cell::Cell::new(total);
@@ -78,6 +84,51 @@ impl Folded {
             Ok(())
         })?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes up what triggers are behind with, as far as there is room. Only what is folded in is looked at.
+    pub fn take_up(&mut self, segments: &[Arc<Segment>], capacity: usize) -> io::Result<()> {
+        let behind: Vec<_> =
+            self.state.triggers.iter().filter_map(|(id, trigger)| Some((*id, trigger.behind?))).collect();
+        let Some(oldest) = behind.iter().map(|(_, offset)| *offset).min() else { return Ok(()) };
+        let Some(first) = segments.iter().find(|segment| segment.extent().next_offset > oldest) else {
+            return Ok(());
+        };
+        // No more than may be needed: those there is room for, those settled already, and the first that stays behind.
+        let mut room = capacity.saturating_sub(self.state.outstanding()).min(usize::MAX >> 1);
+        let mut matches: BTreeMap<TriggerId, BTreeSet<Offset>> = BTreeMap::new();
+        let start = Position {
+            segment: first.number(),
+            at: SEGMENT_HEADER_BYTES,
+            frame: first.header.first_frame.saturating_sub(1),
+        };
+        scan::scan(segments, start, first.header.first_offset, &mut |found| {
+            if found.is_repeated || found.header.frame > self.position.frame {
+                return Ok(());
+            }
+            for raw in &found.records {
+                let Ok(Some(LogRecord::Routed(routed))) = LogRecord::decode(raw, Offset(0)) else { continue };
+                for (id, from) in &behind {
+                    let from = self.state.triggers.get(id).map_or(*from, |trigger| trigger.birth.max(*from));
+                    let matched = routed.matches.iter().filter(|(at, ids)| *at >= from && ids.contains(id));
+                    let matches = matches.entry(*id).or_default();
+                    matches.extend(matched.map(|(offset, _)| *offset));
+                    let ahead = self.state.triggers.get(id).map_or(0, |trigger| trigger.ahead.len());
+                    while matches.len() > room + ahead + 1 {
+                        matches.pop_last();
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for (id, _) in behind {
+            if let Some(trigger) = self.state.triggers.get_mut(&id) {
+                let before = trigger.outstanding.len();
+                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps);
+                room = room.saturating_sub(trigger.outstanding.len().saturating_sub(before));
+            }
+        }
+        Ok(())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -136,8 +187,40 @@ pub fn write(disk: &dyn Disk, layout: &Layout, folded: &Folded) -> io::Result<()
     Ok(())
 }
 
-/// The newest snapshot that is whole and that the log goes on from, and the frame of the older one that is kept.
-pub fn newest(
+/// What to fold the log onto: the newest snapshot that is whole and that the log goes on from, else nothing, if the log
+/// is there from its beginning. `None` when it is not: what was retired cannot be folded again. `keep_offsets` then
+/// begins at the first offset that is left, everything before it forgotten.
+pub fn base(
+    disk: &dyn Disk,
+    layout: &Layout,
+    size: Option<WindowSize>,
+    segments: &[Arc<Segment>],
+    identity: &Identity,
+    keep_offsets: bool,
+) -> io::Result<Option<Folded>> {
+    let first = segments.first().map(|first| first.header);
+    if let Some(folded) = newest(disk, layout, size, first.map_or(0, |first| first.segment))? {
+        return Ok(Some(folded));
+    }
+    let Some(first) = first else {
+        let start = Position { segment: 1, at: SEGMENT_HEADER_BYTES, frame: 0 };
+        return Ok(Some(Folded::start(identity.created_at_ms, start, size)));
+    };
+    if first.first_frame > 1 && !keep_offsets {
+        return Ok(None);
+    }
+    let start = Position {
+        segment: first.segment,
+        at: SEGMENT_HEADER_BYTES,
+        frame: first.first_frame.saturating_sub(1),
+    };
+    let mut folded = Folded::start(identity.created_at_ms, start, size);
+    folded.state.next_offset = first.first_offset;
+    Ok(Some(folded))
+}
+
+/// The newest snapshot that is whole and not of a time before segment `first`.
+fn newest(
     disk: &dyn Disk,
     layout: &Layout,
     size: Option<WindowSize>,
@@ -147,10 +230,10 @@ pub fn newest(
         match read(disk, layout, &name, size) {
             Ok(Some(folded)) if folded.position.segment >= first => return Ok(Some(folded)),
             Ok(_) => {
-                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it")
+                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it");
             }
             Err(error) => {
-                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it")
+                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it");
             }
         }
     }

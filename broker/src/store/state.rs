@@ -3,7 +3,7 @@
 //! The broker folds each record when it hands it to the log, recovery and snapshots fold what they read there, and
 //! all of them with [`State::apply`]: so what a restart finds is what the disk has, and nothing else decides.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::record::{Attempted, DeliveryId, Gap, LogRecord, Next, Pause, Routed, TriggerSet};
 use super::{Offset, TriggerId};
@@ -71,6 +71,8 @@ pub struct TriggerState {
     pub redriven: BTreeMap<(Offset, u32), Slot>,
     /// Set when the window is full: matches from this offset on are only on the log.
     pub behind: Option<Offset>,
+    /// Above all offsets that matched so far.
+    pub matched_to: Offset,
     /// Settlements beyond what `outstanding` has been told of: this run's window is smaller than a former one's.
     pub ahead: BTreeMap<Offset, Option<Slot>>,
     pub paused: Option<Paused>,
@@ -197,8 +199,14 @@ impl Outstanding {
         match self.slots.back() {
             Some(last) if last.offset() >= slot.offset() => {
                 let at = self.slots.partition_point(|known| known.offset() < slot.offset());
-                if self.slots.get(at).is_none_or(|known| known.offset() != slot.offset()) {
-                    self.slots.insert(at, slot);
+                match self.slots.get_mut(at) {
+                    Some(known) if known.offset() == slot.offset() => {
+                        if known.settled {
+                            *known = slot;
+                            self.settled -= 1;
+                        }
+                    }
+                    _ => self.slots.insert(at, slot),
                 }
             }
             _ => self.slots.push_back(slot),
@@ -214,7 +222,7 @@ impl Outstanding {
         (!self.slots[at].settled).then_some(at)
     }
 
-    fn remove(&mut self, offset: Offset) -> bool {
+    pub(super) fn remove(&mut self, offset: Offset) -> bool {
         let Some(at) = self.find(offset) else { return false };
         self.slots[at].settled = true;
         self.settled += 1;
@@ -271,12 +279,37 @@ impl TriggerState {
     fn enqueue(&mut self, offset: Offset, room: bool) {
         self.books.matched += 1;
         self.routing.matched += 1;
-        if self.behind.is_none() && !room {
+        // What is matched late, below others, is taken up without room for it: what is behind must be above all that
+        // is outstanding.
+        let is_newest = offset >= self.matched_to;
+        self.matched_to = self.matched_to.max(offset.next());
+        if self.behind.is_none() && !room && is_newest {
             self.behind = Some(offset);
         }
-        if self.behind.is_none() {
+        if self.behind.is_none_or(|behind| offset < behind) {
             self.take_up(offset);
         }
+    }
+
+    /// Takes up matches that are only on the log, all those it has from `behind` on, as far as there is room; the
+    /// rest stays behind. What lies in a gap is lost.
+    pub fn catch_up(&mut self, matches: &BTreeSet<Offset>, room: usize, gaps: &[Gap]) {
+        let open = |offset: &&Offset| !matches!(self.ahead.get(offset), Some(None));
+        let behind = matches.iter().filter(open).nth(room).copied();
+        let within =
+            matches.iter().copied().take_while(|offset| behind.is_none_or(|behind| *offset < behind));
+        for offset in within {
+            let is_settled = matches!(self.ahead.get(&offset), Some(None));
+            if !is_settled && gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
+                self.ahead.remove(&offset);
+                self.books.matched -= 1;
+                self.books.lost += 1;
+            } else {
+                self.take_up(offset);
+            }
+        }
+        self.ahead.retain(|offset, _| behind.is_some_and(|behind| *offset >= behind));
+        self.behind = behind;
     }
 
     /// Folds an attempt in; false when it concerns nothing that is outstanding.
@@ -561,6 +594,8 @@ struct TriggerHead {
     outstanding: usize,
     redriven: Vec<u32>,
     ahead: usize,
+    #[serde(default)]
+    matched_to: Offset,
 }
 
 const SLOT_BYTES: usize = 20;
@@ -590,6 +625,7 @@ impl State {
                 outstanding: trigger.outstanding.len(),
                 redriven: trigger.redriven.keys().map(|(_, n)| *n).collect(),
                 ahead: trigger.ahead.len(),
+                matched_to: trigger.matched_to,
             });
         }
         for (id, letter) in &self.dead {
@@ -653,6 +689,7 @@ impl State {
                 paused: known.paused,
                 paused_total_ms: known.paused_total_ms,
                 last_matched_at_ms: known.last_matched_at_ms,
+                matched_to: known.matched_to,
                 ..TriggerState::default()
             };
             for _ in 0..known.outstanding {

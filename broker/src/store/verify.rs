@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Offset;
 use super::disk::{Disk, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
 use super::scan::{self, Damage, Position};
 use super::segment::Layout;
-use super::{Offset, snapshot};
 
 /// What `store verify` found.
 #[derive(Clone, Debug, Default)]
@@ -36,14 +36,19 @@ pub enum VerifyError {
 
 /// Reads every frame and every record of a store. `progress` is told the share done, in percent.
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, VerifyError> {
+    verify_on(&ReadOnlyDisk, dir, progress)
+}
+
+pub fn verify_on(
+    disk: &dyn Disk,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<VerifyReport, VerifyError> {
     let layout = Layout { dir: dir.to_path_buf() };
-    let disk = ReadOnlyDisk;
-    if !layout.store_file().is_file() {
-        return Err(VerifyError::Absent(dir.to_path_buf()));
-    }
-    let _lock = open::lock(&layout)?;
-    let identity = Identity::load(&disk, &layout)?.ok_or_else(|| VerifyError::Absent(dir.to_path_buf()))?;
-    let files = LogFiles::load(&disk, &layout, identity.id()?)?;
+    let absent = || VerifyError::Absent(dir.to_path_buf());
+    let identity = Identity::load(disk, &layout)?.ok_or_else(absent)?;
+    let _lock = open::lock(disk, &layout)?;
+    let files = LogFiles::load(disk, &layout, identity.id()?)?;
     let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
     let start = Position {
         segment: first.number(),
@@ -56,7 +61,7 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport,
     let ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
         bytes += found.header.span();
         progress((found.segment.number() - start.segment) * 100 / total);
-        for raw in &found.records {
+        for raw in found.records.iter().filter(|_| !found.is_repeated) {
             if let Ok(Some(super::LogRecord::Gap(gap))) = super::LogRecord::decode(raw, Offset(0)) {
                 gaps.push(gap);
             }
@@ -65,7 +70,8 @@ pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport,
     })
     .map_err(io)?;
     let mut damage = ending.damage;
-    damage.retain(|part| !gaps.iter().any(|gap| gap.segment == part.segment && gap.start == part.start));
+    damage.extend(files.damage);
+    damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
     Ok(VerifyReport {
         segments: files.segments.len(),
         frames: ending.frames,
@@ -95,21 +101,21 @@ pub enum RepairError {
 
 /// Accepts that the events of a damaged range are lost: writes a gap, removes nothing.
 pub fn repair(dir: &Path, accepted: Range<u64>) -> Result<VerifyReport, RepairError> {
-    let report = verify(dir, &mut |_| {})?;
+    repair_on(Arc::new(RealDisk), dir, accepted)
+}
+
+pub fn repair_on(disk: Arc<dyn Disk>, dir: &Path, accepted: Range<u64>) -> Result<VerifyReport, RepairError> {
+    let report = verify_on(&*disk, dir, &mut |_| {})?;
     let first = report.damage.iter().map(|part| part.offsets.0.0).min().ok_or(RepairError::Sound)?;
     let last = report.damage.iter().map(|part| part.offsets.1.0).max().unwrap_or(first);
     if first < accepted.start || last > accepted.end {
         return Err(RepairError::Wider { found: first..last, accepted });
     }
-    // The file system's own free space is no matter here: nothing but the gap is written.
-    let options = Options { skip_damage: true, ..Options::bare(dir) };
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let opened = super::open(Arc::clone(&disk), &options)?;
+    let opened = open::open_accepting(disk, &Options::bare(dir), &report.damage)?;
+    drop(opened.tail);
     opened.log.stop();
     match opened.ended.blocking_recv() {
-        Ok(Ok(())) => {}
-        _ => return Err(RepairError::Unclosed),
+        Ok(Ok(())) => Ok(report),
+        _ => Err(RepairError::Unclosed),
     }
-    let _ = snapshot::newest(&*disk, &Layout { dir: dir.to_path_buf() }, None, 0);
-    Ok(report)
 }

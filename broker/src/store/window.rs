@@ -93,7 +93,11 @@ impl Window {
 
     fn floor_by_time(&self, now_ms: u64) -> Offset {
         let expired = self.marks.partition_point(|(at, _)| at + self.size.window_ms < now_ms);
-        // What came before the last expired mark has expired; behind it only reading the record can tell.
+        // What came before the last expired mark has expired; behind it only reading the record can tell, unless even
+        // what would have made a mark of its own had expired.
+        if self.marks.back().is_some_and(|(at, _)| at + MARK_MS + self.size.window_ms < now_ms) {
+            return self.next;
+        }
         if expired == 0 { Offset(0) } else { self.marks[expired - 1].1 }
     }
 

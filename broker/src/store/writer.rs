@@ -45,13 +45,16 @@ pub struct NewEvent {
     pub unique: bool,
 }
 
+/// Who waits for an append.
+pub type Answer = oneshot::Sender<Result<Published, Refusal>>;
+
 /// Records that are written together or not at all.
 #[derive(Debug)]
 pub struct Append {
     pub events: Vec<NewEvent>,
     pub records: Vec<LogRecord>,
     /// Told once all of it is on disk. Without one the records may wait a little for company.
-    pub answer: Option<oneshot::Sender<Result<Published, Refusal>>>,
+    pub answer: Option<Answer>,
 }
 
 impl Append {
@@ -141,7 +144,7 @@ impl Queue {
     }
 
     /// Waits for work. With company expected it gathers for a fraction of the time a sync takes.
-    fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
+    pub(super) fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
         let mut waiting = self.lock();
         let gather = (sync / 4).min(GATHER_MAX);
         let mut gather_until = None;
@@ -175,12 +178,19 @@ impl Queue {
         (!appends.is_empty() || !waiting.stop).then_some(appends)
     }
 
-    fn put_back(&self, mut appends: Vec<Append>) {
+    /// Queues what found no room again; false when there is no time to wait for some.
+    fn put_back(&self, mut appends: Vec<Append>) -> bool {
         let mut waiting = self.lock();
+        if waiting.stop {
+            drop(waiting);
+            appends.into_iter().for_each(|append| refuse(append, &unavailable()));
+            return false;
+        }
         waiting.urgent += appends.iter().filter(|append| append.answer.is_some()).count();
         waiting.since.get_or_insert_with(Instant::now);
         appends.append(&mut waiting.appends);
         waiting.appends = appends;
+        true
     }
 }
 
@@ -200,21 +210,36 @@ pub struct Writer {
     pub buffer: Vec<u8>,
 }
 
+/// Refuses all that waits and all that comes when the writer ends, by a panic too: nobody waits for ever.
+struct Ending(Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let left = {
+            let mut waiting = self.0.lock();
+            waiting.dead = true;
+            std::mem::take(&mut waiting.appends)
+        };
+        left.into_iter().for_each(|append| refuse(append, &unavailable()));
+    }
+}
+
 /// Appends of one frame, encoded, not yet on disk.
 #[derive(Default)]
 struct Batch {
     records: u32,
     events: Vec<Arc<Record>>,
-    answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>,
-    /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
-    appends: Vec<Append>,
+    /// What was asked for and its answer, kept until it is on disk: without room for the frame, records without
+    /// events are written later.
+    appends: Vec<(Append, Vec<Receipt>)>,
 }
 
 impl Writer {
     /// Runs until it is stopped (`Ok`) or the disk fails.
     pub fn run(mut self) -> io::Result<()> {
+        let _ending = Ending(Arc::clone(&self.queue));
         let (mut company, mut sync) = (0, Duration::ZERO);
-        let ended = loop {
+        loop {
             let Some(appends) = self.queue.take(company, sync) else {
                 break self.close();
             };
@@ -227,14 +252,7 @@ impl Writer {
                 Ok(None) => {}
                 Err(error) => break Err(error),
             }
-        };
-        let left = {
-            let mut waiting = self.queue.lock();
-            waiting.dead = true;
-            std::mem::take(&mut waiting.appends)
-        };
-        left.into_iter().for_each(|append| refuse(append, &unavailable()));
-        ended
+        }
     }
 
     /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
@@ -250,10 +268,14 @@ impl Writer {
             while self.buffer.len() < FRAME_BYTES
                 && let Some(append) = rest.next()
             {
-                self.encode(append, now_ms, &mut twins, &mut batch);
+                if let Some(append) = self.encode(append, now_ms, &mut twins, &mut batch) {
+                    // The frame was full without it.
+                    rest = std::iter::once(append).chain(rest).collect::<Vec<_>>().into_iter().peekable();
+                    break;
+                }
             }
             if batch.records == 0 {
-                answer_all(batch.answers);
+                answer_all(batch.appends);
                 continue;
             }
             match self.commit(batch, now_ms)? {
@@ -267,18 +289,20 @@ impl Writer {
         Ok(took)
     }
 
-    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused.
+    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused. Gives it back when
+    /// a segment has no room for what is in the frame and this too.
     fn encode(
         &mut self,
         append: Append,
         now_ms: u64,
         twins: &mut HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
         batch: &mut Batch,
-    ) {
+    ) -> Option<Append> {
         if !append.events.is_empty()
             && let Some(reason) = self.queue.full()
         {
-            return refuse(append, &Refusal::Full { reason });
+            refuse(append, &Refusal::Full { reason });
+            return None;
         }
         let first = Offset(self.next_offset.0 + batch.events.len() as u64);
         let mut receipts = Vec::with_capacity(append.events.len());
@@ -289,10 +313,13 @@ impl Writer {
                 Some(Ok(receipt)) => receipts.push(receipt),
                 Some(Err(earlier)) => {
                     // What this append added to the twins belongs to no event.
-                    fresh.iter().for_each(|(_, event): &(Offset, &NewEvent)| {
-                        twins.remove(&event.key);
-                    });
-                    return refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
+                    fresh.iter().filter(|(_, event): &&(Offset, &NewEvent)| event.unique).for_each(
+                        |(_, event)| {
+                            twins.remove(&event.key);
+                        },
+                    );
+                    refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
+                    return None;
                 }
                 None => {
                     let receipt = Receipt { offset: offset.0, duplicate: false };
@@ -305,9 +332,11 @@ impl Writer {
                 }
             }
         }
-        for (offset, new) in fresh {
+        let start = self.buffer.len();
+        let mut records = Vec::with_capacity(fresh.len());
+        for (offset, new) in &fresh {
             let record = Record {
-                offset,
+                offset: *offset,
                 received_at_ms: now_ms,
                 via: Arc::clone(&new.via),
                 trace: new.trace.clone(),
@@ -318,17 +347,24 @@ impl Writer {
                 event: Arc::clone(&new.event),
             };
             record::append_event(&mut self.buffer, &record);
-            batch.events.push(Arc::new(record));
-            batch.records += 1;
+            records.push(Arc::new(record));
         }
-        for record in &append.records {
-            record.append_to(&mut self.buffer);
-            batch.records += 1;
+        append.records.iter().for_each(|record| record.append_to(&mut self.buffer));
+        if self.buffer.len() > self.spares.frame_bytes_max() {
+            self.buffer.truncate(start);
+            fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
+                twins.remove(&event.key);
+            });
+            if batch.records > 0 {
+                return Some(append);
+            }
+            refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
+            return None;
         }
-        match append.answer {
-            Some(answer) => batch.answers.push((answer, receipts)),
-            None => batch.appends.push(append),
-        }
+        batch.records += (records.len() + append.records.len()) as u32;
+        batch.events.append(&mut records);
+        batch.appends.push((append, receipts));
+        None
     }
 
     /// The event that a new one repeats: its receipt, or its offset when the content differs.
@@ -360,12 +396,9 @@ impl Writer {
     fn commit(&mut self, batch: Batch, now_ms: u64) -> io::Result<Committed> {
         let span = format::aligned(self.buffer.len() as u64);
         if self.segment.extent().end + span > self.segment.file.len()?
-            && !self.roll(span, !batch.events.is_empty())?
+            && !self.roll(!batch.events.is_empty())?
         {
-            let refused =
-                Refusal::Full { reason: self.queue.full().unwrap_or_else(|| "no space on the disk".into()) };
-            batch.answers.into_iter().for_each(|(answer, _)| drop(answer.send(Err(refused.clone()))));
-            return Ok(Committed::NoRoom(batch.appends));
+            return Ok(Committed::NoRoom(batch.appends.into_iter().map(|(append, _)| append).collect()));
         }
         let at = self.segment.extent().end;
         let header = format::seal(
@@ -400,7 +433,7 @@ impl Writer {
             self.buffer = Vec::new();
         }
         self.reader.remember(&batch.events);
-        answer_all(batch.answers);
+        answer_all(batch.appends);
         self.note_room();
         if !batch.events.is_empty() && self.committed.blocking_send(batch.events).is_err() {
             // Nobody routes any more: the broker is stopping, and what is stored is routed at the next start.
@@ -410,7 +443,7 @@ impl Writer {
     }
 
     /// Goes on in a new segment; false when there is none for this frame. The last spare is for outcomes only.
-    fn roll(&mut self, span: u64, has_events: bool) -> io::Result<bool> {
+    fn roll(&mut self, has_events: bool) -> io::Result<bool> {
         let header = SegmentHeader {
             store: self.store,
             segment: self.segment.number() + 1,
@@ -418,19 +451,19 @@ impl Writer {
             first_offset: self.next_offset,
         };
         let reserve = usize::from(has_events);
-        if self.spares.count() <= reserve
-            && let Err(error) = self.spares.make(false)
-        {
+        while self.spares.count() <= reserve {
+            let Err(error) = self.spares.make(false) else { continue };
+            if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return Err(error);
+            }
             if has_events && self.queue.full().is_none() {
                 tracing::warn!(%error, "no space for another segment: events are refused until there is");
                 self.queue.set_full(Some(format!("no space for another segment: {error}")));
             }
+            break;
         }
         match self.spares.take(header, reserve)? {
             Some(segment) => {
-                if format::SEGMENT_HEADER_BYTES + span > segment.file.len()? {
-                    return Err(io::Error::other("a frame is larger than a segment"));
-                }
                 self.segment = Arc::new(segment);
                 self.reader.add_segment(Arc::clone(&self.segment));
                 self.queue.active.store(self.segment.number(), Ordering::Release);
@@ -448,7 +481,13 @@ impl Writer {
         for append in with_events {
             refuse(append, &Refusal::Full { reason: reason.clone() });
         }
-        self.queue.put_back(others);
+        let lost = others.len();
+        if !self.queue.put_back(others) {
+            tracing::warn!(
+                appends = lost,
+                "no room for the last outcomes: these deliveries will be repeated"
+            );
+        }
         self.note_room();
     }
 
@@ -473,10 +512,12 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-fn answer_all(answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>) {
-    for (answer, receipts) in answers {
-        // Whoever asked has gone away: what it sent is stored all the same.
-        let _ = answer.send(Ok(Published { receipts }));
+fn answer_all(appends: Vec<(Append, Vec<Receipt>)>) {
+    for (append, receipts) in appends {
+        if let Some(answer) = append.answer {
+            // Whoever asked has gone away: what it sent is stored all the same.
+            let _ = answer.send(Ok(Published { receipts }));
+        }
     }
 }
 

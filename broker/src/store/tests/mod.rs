@@ -1,0 +1,8 @@
+//! The store against a disk that loses power, runs full and fails, and beside a naive model of what it promises.
+
+mod crash;
+mod damage;
+mod disk;
+mod model;
+mod parts;
+mod rig;
