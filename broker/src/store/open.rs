@@ -54,9 +54,9 @@ impl Default for Upkeep {
 pub enum OpenError {
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Header { path: PathBuf, source: HeaderError },
     #[error("{}: not a Sluice store", .0.display())]
     NotAStore(PathBuf),

@@ -1,0 +1,56 @@
+//! Rounds of power cuts under a broker at work.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::harness::mounts::Ext4;
+use crate::harness::workload::{ROUND_EVENTS, Workload};
+
+const DISK_MEBIBYTES: u64 = 512;
+/// The least of a round: something must have been acknowledged when the power goes.
+const ROUND_MIN: Duration = Duration::from_millis(100);
+const ROUND_RANGE_MS: u64 = 700;
+
+/// Whether the power can be cut here; in CI, as root, it must be possible.
+pub fn disk(dir: &Path) -> Option<Ext4> {
+    if !crate::harness::can_run("powercut", true, &["mkfs.ext4", "python3", "mount"]) {
+        return None;
+    }
+    let made = Ext4::new(dir, DISK_MEBIBYTES).and_then(|mut disk| disk.prove().map(|()| disk));
+    match made {
+        Ok(disk) => Some(disk),
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "power cuts must be possible in CI: {why}");
+            println!("SKIPPED powercut: {why}");
+            None
+        }
+    }
+}
+
+/// Cuts the power under the broker, `rounds` times, and says what survived. `prepare` may change how it is started.
+pub async fn run(
+    disk: &mut Ext4,
+    dir: &Path,
+    rounds: usize,
+    seed: u64,
+    prepare: impl FnOnce(&mut Workload),
+) -> Result<String, String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut workload = Workload::start(seed, ROUND_EVENTS, dir, &disk.path.join("data")).await;
+    prepare(&mut workload);
+    for number in 0..rounds {
+        let mut broker = workload.spawn();
+        if let Err((status, log)) = broker.ready().await {
+            return Err(format!("round {number}: the broker ended ({status}) instead of starting:\n{log}"));
+        }
+        workload.open(&mut broker).await;
+        // The moment of the cut is what is random here; there is no condition to wait for.
+        tokio::time::sleep(ROUND_MIN + Duration::from_millis(random.u64(..ROUND_RANGE_MS))).await;
+        disk.cut()?;
+        let at = Instant::now();
+        broker.kill().await;
+        workload.crashed(at);
+        disk.remount()?;
+    }
+    workload.verify().await
+}

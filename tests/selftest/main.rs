@@ -1,0 +1,64 @@
+//! The power-cut suite can fail: it must go red when syncs are not made.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+#[path = "../harness/mod.rs"]
+#[allow(dead_code, reason = "each suite uses its part of it")]
+mod harness;
+#[path = "../powercut/rounds.rs"]
+mod rounds;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::workload::Workload;
+
+const ROUNDS: usize = 3;
+
+/// The broker whose files are not synced: `SLUICE_NO_SYNC_BIN`, else it is built, in a target directory of its own.
+fn binary_without_syncs() -> PathBuf {
+    if let Some(path) = std::env::var_os("SLUICE_NO_SYNC_BIN") {
+        return path.into();
+    }
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let target = manifest.ancestors().nth(2).unwrap().join("target/unsafe-no-sync");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--bin", "sluice", "--features", "unsafe-no-sync"])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .status()
+        .unwrap();
+    assert!(built.success(), "the broker without syncs could not be built");
+    target.join("debug/sluice")
+}
+
+async fn must_go_red(what: &str, prepare: impl FnOnce(&mut Workload)) {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut disk) = rounds::disk(dir.path()) else { return };
+    match rounds::run(&mut disk, dir.path(), ROUNDS, 1, prepare).await {
+        Err(report) => println!("selftest: red as it must be {what}:\n{report}"),
+        Ok(report) => panic!("the power-cut suite stays green {what}: {report}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_notices_a_broker_that_does_not_sync() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED selftest: needs root");
+        return;
+    }
+    let binary = binary_without_syncs();
+    must_go_red("without syncs", |workload| workload.setup.binary = binary).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_suite_notices_a_disk_that_lies_about_syncs() {
+    if !harness::can_run("selftest", true, &["strace"]) {
+        return;
+    }
+    must_go_red("with syncs that do nothing", |workload| {
+        workload.setup = workload.setup.with_injections(&["fdatasync:retval=0"]);
+    })
+    .await;
+}
