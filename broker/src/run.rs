@@ -22,6 +22,7 @@ use crate::intake;
 use crate::store::{self, LogRecord, Options, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
+const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Threads that read from the disk what is not in memory any more.
 const BLOCKING_THREADS: usize = 16;
@@ -353,10 +354,16 @@ impl Running {
     }
 }
 
-/// Closes the gate while the store is full and opens it again.
+/// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
 async fn watch_room(dispatch: Dispatch, gate: Gate) {
+    let mut floor_told = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(GATE_INTERVAL).await;
+        if floor_told.elapsed() >= FLOOR_INTERVAL {
+            floor_told = tokio::time::Instant::now();
+            let floor = dispatch.core().state.needed_from();
+            dispatch.log().note_floor(floor);
+        }
         gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
     }
 }

@@ -1,6 +1,7 @@
 //! Keeps the store in shape, off the path of events: spares, snapshots, retention, and how full it is.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::open::{Identity, Options};
 use super::reader::Reader;
 use super::scan::Position;
 use super::segment::{Layout, Segment, Spares};
-use super::snapshot;
+use super::snapshot::{self, Folded};
 use super::writer::Queue;
 use super::{Offset, clock};
 
@@ -35,6 +36,8 @@ pub struct Report {
 #[derive(Default)]
 pub struct Shared {
     report: Mutex<Report>,
+    /// Below this all is settled in this process, though perhaps not on disk yet.
+    floor: AtomicU64,
     stopping: Mutex<bool>,
     wake: Condvar,
 }
@@ -42,6 +45,15 @@ pub struct Shared {
 impl Shared {
     pub fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of the lowest offset that a trigger or a dead letter still needs.
+    pub fn set_floor(&self, floor: Offset) {
+        self.floor.store(floor.0, Ordering::Relaxed);
+    }
+
+    fn floor(&self) -> Offset {
+        Offset(self.floor.load(Ordering::Relaxed))
     }
 
     pub fn stop(&self) {
@@ -68,6 +80,8 @@ pub struct Keeper {
     /// Where the newest snapshot stands, and what the older one still needs.
     snapshot: Option<Position>,
     settled: Option<Settled>,
+    /// The same of the newest snapshot: it counts when that has become the older one.
+    newest: Option<Settled>,
     snapshot_at: Instant,
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
@@ -82,6 +96,17 @@ struct Settled {
     /// Events before this one are settled, routed, and no dead letter.
     floor: Offset,
     window_floor: Offset,
+}
+
+impl Settled {
+    fn of(folded: &Folded) -> Self {
+        let window_floor = folded.window.as_ref().map(|window| window.floor(clock::wall_ms()));
+        Self {
+            segment: folded.position.segment,
+            floor: folded.state.needed_from(),
+            window_floor: window_floor.unwrap_or(Offset(u64::MAX)),
+        }
+    }
 }
 
 impl Keeper {
@@ -105,6 +130,7 @@ impl Keeper {
             shared,
             snapshot: None,
             settled: None,
+            newest: None,
             snapshot_at,
             full: false,
             is_stuck: false,
@@ -133,25 +159,34 @@ impl Keeper {
     fn keep(&mut self) -> io::Result<()> {
         self.prepare_spares();
         let segments = self.reader.segments();
-        let sealed = segments.len().saturating_sub(1);
-        let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
-        let is_behind =
-            newest_sealed.is_some_and(|number| self.snapshot.is_none_or(|at| at.segment <= number));
         // The first time at once: what is owed is not known before.
         let is_due =
             self.snapshot.is_none() || self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval;
-        if is_behind && is_due {
+        if is_due && let Some(covered) = self.worth_a_snapshot(&segments) {
             self.snapshot_at = Instant::now();
-            self.take_snapshot(&segments)?;
+            self.take_snapshot(covered)?;
         }
         drop(segments);
         self.retire()
     }
 
+    /// The segments that a snapshot should cover now. The active one is among them only when retention waits for what
+    /// it says, since no other segment may ever be sealed while events are refused.
+    fn worth_a_snapshot<'s>(&self, segments: &'s [Arc<Segment>]) -> Option<&'s [Arc<Segment>]> {
+        let (_, sealed) = segments.split_last()?;
+        let covered = self.snapshot.map_or(0, |position| position.frame);
+        if sealed.last()?.extent().last_frame.is_some_and(|frame| frame > covered) {
+            return Some(sealed);
+        }
+        let is_pressed = self.full || self.bytes(segments) > self.options.retention_bytes;
+        let would_help = self.settled.is_none_or(|settled| settled.floor < self.shared.floor());
+        (is_pressed && would_help).then_some(segments)
+    }
+
     /// Makes room ahead of the writer. Without space the store is full until there is some.
     fn prepare_spares(&mut self) {
         while self.spares.count() < SPARES_WANTED {
-            let young = self.queue.active.load(std::sync::atomic::Ordering::Acquire) <= WRITTEN_AHEAD;
+            let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
             if let Err(error) = self.spares.make(young) {
                 if !self.full {
                     tracing::warn!(%error, "no space for a spare segment");
@@ -161,33 +196,32 @@ impl Keeper {
         }
     }
 
-    /// Folds the sealed segments and writes down what they add up to.
+    /// Folds segments, as far as they are on disk, and writes down what they add up to.
     fn take_snapshot(&mut self, segments: &[Arc<Segment>]) -> io::Result<()> {
-        let Some((_, sealed)) = segments.split_last() else { return Ok(()) };
         let identity = Identity::load(&*self.disk, &self.layout).map_err(io::Error::other)?;
-        let Some(identity) = identity.filter(|_| !sealed.is_empty()) else { return Ok(()) };
+        let Some((identity, last)) = identity.zip(segments.last()) else { return Ok(()) };
+        let Some(until) = last.extent().last_frame else { return Ok(()) };
         let (window, keep) = (self.options.window, self.options.skip_damage);
-        let base = snapshot::base(&*self.disk, &self.layout, window, sealed, &identity, keep)?;
+        if self.newest.is_none() {
+            let older = snapshot::oldest_position(&*self.disk, &self.layout)?;
+            self.settled = older.map(|older| Settled::of(&older));
+        }
+        let base = snapshot::base(&*self.disk, &self.layout, window, segments, &identity, keep)?;
         let Some(mut folded) = base else {
             return Err(io::Error::other(
                 "no snapshot is whole any more, and the log before it has been retired",
             ));
         };
         let before = folded.position;
-        folded.catch_up(sealed, self.options.outstanding)?;
-        folded.take_up(sealed, self.options.outstanding)?;
+        folded.catch_up(segments, until, self.options.outstanding)?;
+        folded.take_up(segments, self.options.outstanding)?;
+        self.snapshot = Some(folded.position);
+        let newest = Settled::of(&folded);
         if folded.position > before {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
+            self.settled = self.newest.or(self.settled);
         }
-        self.snapshot = Some(folded.position);
-        self.settled = snapshot::oldest_position(&*self.disk, &self.layout)?.map(|older| Settled {
-            segment: older.position.segment,
-            floor: older.state.dead.keys().map(|id| id.offset).fold(older.state.floor(), Offset::min),
-            window_floor: folded
-                .window
-                .as_ref()
-                .map_or(Offset(u64::MAX), |window| window.floor(clock::wall_ms())),
-        });
+        self.newest = Some(newest);
         Ok(())
     }
 
@@ -221,7 +255,7 @@ impl Keeper {
     /// Publishes how things are and decides whether events are taken.
     fn tell(&mut self, problem: Option<String>) {
         let segments = self.reader.segments();
-        let floor = self.settled.map_or(Offset(0), |settled| settled.floor);
+        let floor = self.settled.map_or(Offset(0), |settled| settled.floor).max(self.shared.floor());
         let owed_bytes = segments
             .iter()
             .filter(|segment| segment.extent().next_offset > floor)

@@ -162,6 +162,11 @@ impl Log {
         self.queue.has_outcome_room()
     }
 
+    /// Tells the keeper the lowest offset that a trigger or a dead letter still needs.
+    pub fn note_floor(&self, floor: Offset) {
+        self.keeper.set_floor(floor);
+    }
+
     /// What the keeper last found.
     pub fn report(&self) -> Report {
         self.keeper.report()

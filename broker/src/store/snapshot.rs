@@ -29,6 +29,8 @@ pub struct Folded {
     pub position: Position,
     pub state: State,
     pub window: Option<Window>,
+    /// Deliveries held in memory, settled ones not taken off before it matters.
+    held: usize,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -45,11 +47,14 @@ impl Folded {
             return Ok(());
         }
         let mut offset = found.header.first_offset;
-        let total = self.state.outstanding();
-        let held = std::cell::Cell::new(total);
+        if self.held >= capacity {
+            self.held = self.state.outstanding();
+        }
+        let held = std::cell::Cell::new(self.held);
         let room = |_: &TriggerState| {
-            held.set(held.get() + 1);
-            held.get() <= capacity
+            let is_free = held.get() < capacity;
+            held.set(held.get() + usize::from(is_free));
+            is_free
         };
         for raw in &found.records {
             if raw.kind == super::format::RecordType::Event as u8 {
@@ -73,12 +78,12 @@ impl Folded {
         Ok(())
     }
 
-    /// Folds in all frames of these segments behind where this stands.
-    pub fn catch_up(&mut self, segments: &[Arc<Segment>], capacity: usize) -> io::Result<()> {
+    /// Folds in the frames of these segments behind where this stands, up to frame `until`.
+    pub fn catch_up(&mut self, segments: &[Arc<Segment>], until: u64, capacity: usize) -> io::Result<()> {
         let (from, next) = (self.position, self.state.next_offset);
         let mut failed = None;
         scan::scan(segments, from, next, &mut |found| {
-            if failed.is_none() {
+            if failed.is_none() && found.header.frame <= until {
                 failed = self.fold(found, capacity).err();
             }
             Ok(())
@@ -171,7 +176,9 @@ impl Folded {
             (Some(size), Some(_)) => Some(Window::decode(window, size)?),
             (Some(size), None) => Some(Window::new(size)),
         };
-        Some(Self { position: head.position, state: State::decode(state)?, window })
+        let state = State::decode(state)?;
+        let held = state.outstanding();
+        Some(Self { position: head.position, state, window, held })
     }
 }
 
@@ -277,7 +284,7 @@ fn list(disk: &dyn Disk, layout: &Layout) -> io::Result<Vec<(u64, String)>> {
 
 impl Folded {
     pub fn start(base_ms: u64, first: Position, size: Option<WindowSize>) -> Self {
-        Self { position: first, state: State::new(base_ms), window: size.map(Window::new) }
+        Self { position: first, state: State::new(base_ms), window: size.map(Window::new), held: 0 }
     }
 
     pub fn next_offset(&self) -> Offset {

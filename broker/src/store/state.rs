@@ -359,6 +359,11 @@ impl State {
         self.triggers.values().map(|trigger| trigger.outstanding.len() + trigger.redriven.len()).sum()
     }
 
+    /// The lowest offset that a trigger or a dead letter still needs.
+    pub fn needed_from(&self) -> Offset {
+        self.dead.keys().map(|id| id.offset).fold(self.floor(), Offset::min)
+    }
+
     /// The lowest offset that a trigger still needs.
     pub fn floor(&self) -> Offset {
         let routed_to = self.routed_to();
@@ -691,6 +696,7 @@ impl State {
                 matched_to: known.matched_to,
                 ..TriggerState::default()
             };
+            trigger.outstanding.slots.reserve(known.outstanding);
             for _ in 0..known.outstanding {
                 trigger.outstanding.push(Slot::decode(take(SLOT_BYTES)?)?);
             }

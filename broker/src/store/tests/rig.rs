@@ -134,7 +134,7 @@ impl Run {
         }
         let start = Position { segment: 1, at: SEGMENT_HEADER_BYTES, frame: 0 };
         let mut folded = Folded::start(self.state.base_ms, start, options.window);
-        folded.catch_up(&segments, options.outstanding).unwrap();
+        folded.catch_up(&segments, u64::MAX, options.outstanding).unwrap();
         Some(folded.state)
     }
 }
