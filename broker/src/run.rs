@@ -19,7 +19,7 @@ use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake;
-use crate::store::{self, LogRecord, Options, RealDisk, WindowSize, clock};
+use crate::store::{self, LogRecord, Offset, Options, RealDisk, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
@@ -353,7 +353,13 @@ impl Running {
 async fn watch_room(dispatch: Dispatch, gate: Gate) {
     loop {
         tokio::time::sleep(GATE_INTERVAL).await;
-        gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
+        let full = dispatch.log().full();
+        if full.is_some() {
+            let core = dispatch.core();
+            let dead = core.state.dead.keys().map(|id| id.offset);
+            core.log.note_floor(dead.fold(core.state.floor(), Offset::min));
+        }
+        gate.set(full.map_or(GateState::Ready, GateState::Full));
     }
 }
 

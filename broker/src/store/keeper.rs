@@ -1,6 +1,7 @@
 //! Keeps the store in shape, off the path of events: spares, snapshots, retention, and how full it is.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,9 +40,16 @@ pub struct Shared {
     report: Mutex<Report>,
     stopping: Mutex<bool>,
     wake: Condvar,
+    /// What dispatch says is not needed any more; ahead of the snapshots, which cover sealed segments only.
+    floor: AtomicU64,
 }
 
 impl Shared {
+    /// Notes that events before this one are settled, routed, and no dead letter.
+    pub fn note_floor(&self, floor: Offset) {
+        self.floor.fetch_max(floor.0, Ordering::Relaxed);
+    }
+
     pub fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -138,7 +146,7 @@ impl Keeper {
     /// Makes room ahead of the writer. Without space the store is full until there is some.
     fn prepare_spares(&mut self) {
         while self.spares.count() < SPARES_WANTED {
-            let young = self.queue.active.load(std::sync::atomic::Ordering::Acquire) <= WRITTEN_AHEAD;
+            let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
             if let Err(error) = self.spares.make(young) {
                 if !self.full {
                     tracing::warn!(%error, "no space for a spare segment");
@@ -209,7 +217,8 @@ impl Keeper {
     /// Publishes how things are and decides whether events are taken.
     fn tell(&mut self, problem: Option<String>) {
         let segments = self.reader.segments();
-        let floor = self.settled.map_or(Offset(0), |settled| settled.floor);
+        let noted = Offset(self.shared.floor.load(Ordering::Relaxed));
+        let floor = self.settled.map_or(noted, |settled| settled.floor.max(noted));
         let owed_bytes = segments
             .iter()
             .filter(|segment| segment.extent().next_offset > floor)

@@ -160,6 +160,11 @@ impl Log {
         self.queue.has_outcome_room()
     }
 
+    /// Tells a full store what is settled: without events no segment is sealed, and no snapshot would ever say it.
+    pub fn note_floor(&self, floor: Offset) {
+        self.keeper.note_floor(floor);
+    }
+
     /// What the keeper last found.
     pub fn report(&self) -> Report {
         self.keeper.report()

@@ -418,13 +418,14 @@ impl Writer {
             first_offset: self.next_offset,
         };
         let reserve = usize::from(has_events);
-        if self.spares.count() <= reserve
-            && let Err(error) = self.spares.make(false)
-        {
+        // The keeper makes spares ahead. When the writer was quicker there may be none, not even the reserve.
+        while self.spares.count() <= reserve {
+            let Err(error) = self.spares.make(false) else { continue };
             if has_events && self.queue.full().is_none() {
                 tracing::warn!(%error, "no space for another segment: events are refused until there is");
                 self.queue.set_full(Some(format!("no space for another segment: {error}")));
             }
+            break;
         }
         match self.spares.take(header, reserve)? {
             Some(segment) => {
