@@ -45,7 +45,10 @@ async fn a_redrive_delivers_again_and_the_books_say_so() {
     let told = broker.cli("dlq redrive --trigger t");
     assert_eq!(told.code, 0, "{told:?}");
     let trigger = broker.trigger_when("t", |trigger| trigger["delivered"] == 2).await;
-    assert_eq!((&trigger["dead"], &trigger["pending"], &trigger["matched"]), (&json!(0), &json!(0), &json!(2)));
+    assert_eq!(
+        (&trigger["dead"], &trigger["pending"], &trigger["matched"]),
+        (&json!(0), &json!(0), &json!(2))
+    );
     broker.dead_letters(0).await;
     let shown = broker
         .get_when("events/0", |shown| shown["deliveries"].as_array().is_some_and(|all| all.len() == 2))
@@ -90,7 +93,10 @@ async fn a_redrive_whose_target_is_gone_is_refused_and_the_entry_stays() {
     let broker = with_dead(&sink, &["1"]).await;
     let told = broker.cli("dlq redrive --all --to nowhere");
     assert_eq!(told.code, 1, "{told:?}");
-    assert_eq!(broker.call("dead-letters/redrive", &json!({ "all": true, "to": "nowhere" })).await.status, 409);
+    assert_eq!(
+        broker.call("dead-letters/redrive", &json!({ "all": true, "to": "nowhere" })).await.status,
+        409
+    );
     assert_eq!(broker.reload("triggers: {}").await.status, 200);
     let gone = broker.call("dead-letters/redrive", &json!({ "all": true })).await;
     assert_eq!(gone.status, 409, "{}", gone.text());
@@ -123,7 +129,15 @@ async fn filters_narrow_a_list_a_redrive_and_a_purge() {
     for nothing in ["--reason age", "--via reply", "--trigger other"] {
         assert_eq!(broker.cli(&format!("dlq list {nothing} --json")).json(), json!([]), "{nothing}");
     }
-    assert_eq!(broker.cli("dlq list --reason rejected --via http --since 1h --json").json().as_array().unwrap().len(), 2);
+    assert_eq!(
+        broker
+            .cli("dlq list --reason rejected --via http --since 1h --json")
+            .json()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     let dry = broker.cli("dlq purge --type com.example.b --dry-run --json").json();
     assert_eq!((&dry["purged"], &dry["dry_run"]), (&json!(1), &json!(true)));
     broker.dead_letters(2).await;

@@ -23,13 +23,12 @@ async fn a_failing_sink_is_tried_until_it_accepts() {
         .get_when(&format!("events/{offset}"), |shown| shown["deliveries"][0]["state"] == "delivered")
         .await;
     let attempts = shown["deliveries"][0]["attempts"].as_array().unwrap().iter();
-    let told: Vec<_> = attempts.map(|attempt| (attempt["attempt"].clone(), attempt["status"].clone())).collect();
-    assert_eq!(told, [
-        (json!(1), json!(503)),
-        (json!(2), json!(404)),
-        (json!(3), json!(429)),
-        (json!(4), json!(204))
-    ]);
+    let told: Vec<_> =
+        attempts.map(|attempt| (attempt["attempt"].clone(), attempt["status"].clone())).collect();
+    assert_eq!(
+        told,
+        [(json!(1), json!(503)), (json!(2), json!(404)), (json!(3), json!(429)), (json!(4), json!(204))]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,9 +158,8 @@ async fn a_sink_that_does_not_answer_in_time_is_tried_again() {
     let broker = Broker::start(&yaml(&sink, "timeout: 50ms, retry: 1")).await;
     let offset = broker.publish_ids(&["1"]).await.remove(0);
     broker.dead_letters(1).await;
-    let shown = broker
-        .get_when(&format!("events/{offset}"), |shown| shown["deliveries"][0]["state"] == "dead")
-        .await;
+    let shown =
+        broker.get_when(&format!("events/{offset}"), |shown| shown["deliveries"][0]["state"] == "dead").await;
     let attempts = &shown["deliveries"][0]["attempts"];
     assert_eq!(attempts[1]["status"], json!(null));
     assert!(attempts[1]["error"].as_str().unwrap().contains("50ms"), "{attempts}");
@@ -217,8 +215,8 @@ async fn order_holds_a_keys_later_events_until_the_earlier_one_is_settled() {
     let sink = Sink::answering({
         let failures = std::sync::atomic::AtomicUsize::new(0);
         move |_, received| {
-            let fails = received.id() == "a1"
-                && failures.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+            let fails =
+                received.id() == "a1" && failures.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
             status(if fails { 503 } else { 204 })
         }
     })
@@ -275,8 +273,7 @@ async fn a_gone_sink_pauses_its_trigger_until_it_is_resumed() {
     assert_eq!(broker.dead_letters(1).await[0]["reason"], "gone");
     assert!(broker.said().contains("paused trigger: its sink is gone (410)"));
     broker.publish_ids(&["2"]).await;
-    let pending =
-        broker.get_when("triggers/t/pending", |list| list["items"][0]["reason"] == "paused").await;
+    let pending = broker.get_when("triggers/t/pending", |list| list["items"][0]["reason"] == "paused").await;
     assert_eq!(pending["items"].as_array().unwrap().len(), 1);
 
     let broker = broker.kill_and_restart().await;

@@ -54,7 +54,5 @@ pub async fn send(
 
 pub fn headers<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap {
     let pairs = pairs.into_iter();
-    pairs
-        .map(|(name, value)| (name.parse::<::http::HeaderName>().unwrap(), value.parse().unwrap()))
-        .collect()
+    pairs.map(|(name, value)| (name.parse::<::http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
 }

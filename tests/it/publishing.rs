@@ -35,12 +35,10 @@ async fn an_event_comes_in_in_each_of_the_three_modes_and_goes_out_the_same() {
     assert_eq!(batch.header("sluice-offset"), Some("2,3"));
     let mut received = sink.wait_for(4).await;
     received.sort_by_key(|request| request.id());
-    assert_eq!(received.iter().map(|request| request.id()).collect::<Vec<_>>(), [
-        "batch-1",
-        "batch-2",
-        "binary",
-        "structured"
-    ]);
+    assert_eq!(
+        received.iter().map(|request| request.id()).collect::<Vec<_>>(),
+        ["batch-1", "batch-2", "binary", "structured"]
+    );
     assert_eq!(received[2].body, "{ \"n\":  1.0 }", "bytes go out as they came");
     assert_eq!(received[2].header("ce-ext"), Some("x"));
     assert_eq!(received[2].header("content-type"), Some("application/json"));
@@ -108,7 +106,8 @@ async fn without_duplicates_everything_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_names_the_attribute_and_the_rule() {
     let broker = Broker::start("triggers: {}").await;
-    let missing = broker.post(headers([("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t")]), "").await;
+    let missing =
+        broker.post(headers([("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t")]), "").await;
     assert_eq!(missing.status, 400);
     assert_eq!(missing.json()["field"], "source");
     let version = broker.publish(&[("id", "1"), ("specversion", "0.3")], "").await;
@@ -135,7 +134,9 @@ async fn what_is_too_large_is_refused_and_the_limits_are_configured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_public_listener_has_one_path_and_says_what_it_takes() {
-    let broker = Broker::start("http: { listen: 127.0.0.1:0, webhook_origins: [events.example.com] }\ntriggers: {}").await;
+    let broker =
+        Broker::start("http: { listen: 127.0.0.1:0, webhook_origins: [events.example.com] }\ntriggers: {}")
+            .await;
     let ask = |method, path, with| send(broker.public, method, path, with, "");
     assert_eq!(ask(Method::GET, "/events", headers([])).await.status, 405);
     assert_eq!(ask(Method::GET, "/events", headers([])).await.header("allow"), Some("POST, OPTIONS"));

@@ -61,8 +61,11 @@ async fn a_wrong_file_changes_nothing_and_says_where_it_is_wrong() {
 async fn a_sink_that_cannot_be_opened_is_a_wrong_configuration() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&yaml(&[("t", &sink)])).await;
-    let refused =
-        broker.reload("triggers: { t: { sink: { http: { url: \"https://localhost/\", tls: { ca: missing.pem } } } } }").await;
+    let refused = broker
+        .reload(
+            "triggers: { t: { sink: { http: { url: \"https://localhost/\", tls: { ca: missing.pem } } } } }",
+        )
+        .await;
     assert_eq!(refused.status, 422, "{}", refused.text());
     assert!(refused.text().contains("missing.pem"), "{}", refused.text());
     broker.publish_ids(&["1"]).await;
@@ -90,7 +93,9 @@ async fn keys_that_need_a_restart_are_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_filter_holds_for_events_after_the_reload() {
     let sink = Sink::accepting().await;
-    let with = |ty: &str| format!("triggers: {{ t: {{ sink: \"{}\", filters: [exact: {{ type: {ty} }}] }} }}", sink.url);
+    let with = |ty: &str| {
+        format!("triggers: {{ t: {{ sink: \"{}\", filters: [exact: {{ type: {ty} }}] }} }}", sink.url)
+    };
     let broker = Broker::start(&with("com.example.none")).await;
     broker.publish_ids(&["1"]).await;
     broker.trigger_when("t", |trigger| trigger["unmatched"] == 1).await;

@@ -47,7 +47,8 @@ async fn a_reply_in_each_mode_is_stored_and_routed() {
 async fn a_reply_goes_to_all_triggers_also_to_the_one_it_came_from_until_the_hops_are_used_up() {
     let echo = Sink::answering(|number, _| reply(&format!("r-{number}"), "com.example.again")).await;
     let broker =
-        Broker::start(&format!("limits: {{ hops: 3 }}\ntriggers: {{ echo: {{ sink: \"{}\" }} }}", echo.url)).await;
+        Broker::start(&format!("limits: {{ hops: 3 }}\ntriggers: {{ echo: {{ sink: \"{}\" }} }}", echo.url))
+            .await;
     broker.publish_ids(&["1"]).await;
     let dead = &broker.dead_letters(1).await[0];
     assert_eq!(dead["reason"], "loop");
@@ -105,7 +106,12 @@ async fn a_reply_may_reuse_its_causes_id() {
     let function = Sink::answering(|_, received| {
         let id = received.id();
         (
-            [("ce-specversion", "1.0"), ("ce-id", &*id), ("ce-source", "/test"), ("ce-type", "com.example.test")],
+            [
+                ("ce-specversion", "1.0"),
+                ("ce-id", &*id),
+                ("ce-source", "/test"),
+                ("ce-type", "com.example.test"),
+            ],
             "",
         )
             .into_response()
@@ -127,7 +133,9 @@ async fn the_same_reply_to_another_event_is_a_duplicate_and_one_that_differs_a_d
     let listener = Sink::accepting().await;
     let broker = Broker::start(&yaml(&function, &listener)).await;
     broker.publish_ids(&["1"]).await;
+    let reply = "events/by-id?source=%2Ffunction&id=r";
     listener.wait_for(1).await;
+    broker.get_when(reply, |shown| shown["deliveries"][0]["state"] == "delivered").await;
     let broker = broker.kill_and_restart().await;
     broker.publish_ids(&["2"]).await;
     broker.trigger_when("function", |trigger| trigger["delivered"] == 2).await;
@@ -145,7 +153,12 @@ async fn a_reply_whose_outcome_was_lost_is_stored_once() {
     function.answer_with(|_, received| {
         let id = format!("r-{}", received.id());
         (
-            [("ce-specversion", "1.0"), ("ce-id", &*id), ("ce-source", "/function"), ("ce-type", "com.example.reply")],
+            [
+                ("ce-specversion", "1.0"),
+                ("ce-id", &*id),
+                ("ce-source", "/function"),
+                ("ce-type", "com.example.reply"),
+            ],
             "",
         )
             .into_response()

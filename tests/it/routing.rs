@@ -13,11 +13,8 @@ async fn check(keys: &str, events: &[(&str, &str)], expected: &[&str]) {
         let answer = broker.publish(&[("id", id), ("type", ty), ("subject", id)], "{}").await;
         assert_eq!(answer.status, 202, "{}", answer.text());
     }
-    let trigger = broker
-        .trigger_when("t", |trigger| {
-            trigger["seen"] == events.len() && trigger["pending"] == 0
-        })
-        .await;
+    let trigger =
+        broker.trigger_when("t", |trigger| trigger["seen"] == events.len() && trigger["pending"] == 0).await;
     let mut ids = sink.ids();
     ids.sort();
     assert_eq!(ids, expected, "{keys}");
