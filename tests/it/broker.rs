@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use ::http::{HeaderMap, Method};
 use rustix::process::{Pid, Signal, kill_process};
@@ -219,9 +220,14 @@ impl Broker {
     }
 
     pub async fn get_when(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
         eventually(&format!("{path} to be as wanted"), || async {
             let found = self.get(path).await;
-            wanted(&found).then_some(found)
+            if wanted(&found) {
+                return Some(found);
+            }
+            assert!(started.elapsed() < PATIENCE, "{path} is still {found:#}");
+            None
         })
         .await
     }
@@ -289,9 +295,8 @@ impl Drop for Running {
     }
 }
 
-/// A command that ends by itself, or by the patience of the test.
+/// How a child that was told to end has ended.
 pub async fn finished(mut child: Running) -> ExitStatus {
-    let _ = PATIENCE;
     eventually("a command to end", || {
         let ended = child.0.try_wait().unwrap();
         async move { ended }

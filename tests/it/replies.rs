@@ -133,7 +133,9 @@ async fn the_same_reply_to_another_event_is_a_duplicate_and_one_that_differs_a_d
     let listener = Sink::accepting().await;
     let broker = Broker::start(&yaml(&function, &listener)).await;
     broker.publish_ids(&["1"]).await;
+    let reply = "events/by-id?source=%2Ffunction&id=r";
     listener.wait_for(1).await;
+    broker.get_when(reply, |shown| shown["deliveries"][0]["state"] == "delivered").await;
     let broker = broker.kill_and_restart().await;
     broker.publish_ids(&["2"]).await;
     broker.trigger_when("function", |trigger| trigger["delivered"] == 2).await;

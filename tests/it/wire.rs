@@ -74,12 +74,9 @@ fn percent_decoded(value: &[u8]) -> String {
 }
 
 fn seen(received: &Received) -> Seen {
-    let attributes = received.headers.iter().filter_map(|(name, value)| {
-        let name = match name.as_str() {
-            "content-type" => "datacontenttype",
-            name => name.strip_prefix("ce-")?,
-        };
-        Some((name.to_owned(), percent_decoded(value.as_bytes())))
+    let attributes = received.headers.iter().filter_map(|(name, value)| match name.as_str() {
+        "content-type" => Some(("datacontenttype".to_owned(), value.to_str().unwrap().to_owned())),
+        name => Some((name.strip_prefix("ce-")?.to_owned(), percent_decoded(value.as_bytes()))),
     });
     (attributes.collect(), received.body.clone())
 }

@@ -167,9 +167,9 @@ fn trigger_table(items: &[Value]) -> Table {
 }
 
 fn pending_table(items: &[Value]) -> Table {
-    let mut table = Table::new(&["OFFSET", "STATE", "ATTEMPTS", "NEXT", "TYPE", "SOURCE", "ID"]);
+    let mut table = Table::new(&["OFFSET", "REASON", "ATTEMPTS", "NEXT"]);
     for item in items {
-        let columns = ["offset", "state", "attempts", "next_at", "type", "source", "id"];
+        let columns = ["offset", "reason", "attempts", "next_at"];
         table.row(columns.map(|path| (cell(item, path), Tone::Plain)));
     }
     table

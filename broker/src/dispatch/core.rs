@@ -102,11 +102,15 @@ impl Core {
 
     /// Takes match records in: writes them, and lets the triggers they concern go on.
     pub fn routed(&mut self, routed: Routed) -> Vec<Claim> {
-        let mut concerned: Vec<TriggerId> = routed.matches.iter().flat_map(|(_, ids)| ids).copied().collect();
-        for id in &concerned {
-            if let Some(runtime) = self.runtimes.get(id) {
-                runtime.active.counters.matched.fetch_add(1, Ordering::Relaxed);
+        let mut concerned = Vec::new();
+        for (offset, ids) in &routed.matches {
+            for id in ids {
+                if let Some(runtime) = self.runtimes.get_mut(id) {
+                    runtime.active.counters.matched.fetch_add(1, Ordering::Relaxed);
+                    runtime.matched(*offset);
+                }
             }
+            concerned.extend_from_slice(ids);
         }
         concerned.sort_unstable();
         concerned.dedup();

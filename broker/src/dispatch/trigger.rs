@@ -155,6 +155,19 @@ impl Runtime {
         });
     }
 
+    /// A match was found behind what has been taken up (the past of a new trigger is routed while new events come in):
+    /// goes back to it.
+    pub fn matched(&mut self, offset: Offset) {
+        self.admitted = self.admitted.min(offset);
+    }
+
+    /// Taken up before, and waiting for something else than its turn.
+    fn is_taken_up(&self, id: DeliveryId) -> bool {
+        self.in_flight.contains(&id)
+            || self.is_held(id.offset)
+            || self.postponed.iter().any(|(_, postponed)| *postponed == id)
+    }
+
     pub fn redrive(&mut self, id: DeliveryId) {
         self.ready.push_back(id);
     }
@@ -288,8 +301,11 @@ impl Runtime {
             let slot = *state.outstanding.iter_from(self.admitted).next()?;
             let id = DeliveryId { trigger, offset: slot.offset(), redrive: 0 };
             self.admitted = slot.offset().next();
+            if self.is_taken_up(id) {
+                continue;
+            }
             let record = reader.recent(id.offset);
-            if let Some(order) = &mut self.order {
+            if let Some(order) = self.order.as_mut().filter(|order| !order.keys.contains_key(&id)) {
                 let record = record.clone().or_else(|| reader.read(id.offset).ok());
                 match record.as_ref().and_then(|record| order_key(&self.active.config.delivery.order, record))
                 {

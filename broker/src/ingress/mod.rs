@@ -90,7 +90,7 @@ async fn publish(intake: Arc<Intake>, request: Request) -> Response {
                 "refused a request"
             );
             let mut response = problem.into_response();
-            if matches!(refused, Refused::ContentEncoding) {
+            if matches!(refused, Refused::ContentEncoding(_)) {
                 // RFC 9110, section 12.5.3: what to send instead.
                 response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
@@ -103,8 +103,9 @@ async fn admit(intake: Arc<Intake>, request: Request) -> Result<Published, Refus
     let Intake { ingress, budget } = &*intake;
     ingress.gate.check().map_err(Refused::Gate)?;
     let (head, body) = request.into_parts();
-    if head.headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !is_identity(coding)) {
-        return Err(Refused::ContentEncoding);
+    let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
+    if let Some(coding) = codings.find(|coding| !is_identity(coding)) {
+        return Err(Refused::ContentEncoding(coding.clone()));
     }
     let (body, share) = body::read(body, body_bytes_max(&head.headers, &ingress.limits), budget).await?;
     let limits = EventLimits {

@@ -1,6 +1,6 @@
 //! Why a publisher's request is refused, and how that is said.
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use sluice_adapters::Refusal;
 use sluice_schemas::http::Rejection;
 
@@ -16,7 +16,7 @@ const STORE_RETRY_SECONDS: u32 = 5;
 #[derive(Debug)]
 pub(super) enum Refused {
     Gate(GateState),
-    ContentEncoding,
+    ContentEncoding(HeaderValue),
     TooLarge {
         bytes_max: usize,
     },
@@ -48,7 +48,7 @@ impl Refused {
             Self::Gate(GateState::Full(_)) | Self::Store(Refusal::Full { .. }) => Reason::Full,
             Self::Gate(_) | Self::Busy | Self::Store(Refusal::Unavailable { .. }) => Reason::Busy,
             Self::Store(Refusal::Conflict { .. }) => Reason::Conflict,
-            Self::ContentEncoding => Reason::MediaType,
+            Self::ContentEncoding(_) => Reason::MediaType,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Late => Reason::Timeout,
             Self::BrokenBody => Reason::Malformed,
@@ -60,11 +60,13 @@ impl Refused {
         match self {
             Self::Gate(state) => gate(state),
             Self::Busy => unavailable("too many bytes are in flight", BUSY_RETRY_SECONDS),
-            Self::ContentEncoding => Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "a body with a Content-Encoding is not taken",
-            )
-            .field("Content-Encoding"),
+            Self::ContentEncoding(found) => {
+                let found = String::from_utf8_lossy(found.as_bytes());
+                let detail = format!(
+                    "unsupported content encoding `{found}`: bodies are taken as they are, without Content-Encoding"
+                );
+                Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).field("Content-Encoding")
+            }
             Self::TooLarge { bytes_max } => {
                 let detail = format!("the body is larger than {bytes_max} bytes");
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).closing()
