@@ -40,16 +40,9 @@ pub struct Shared {
     floor: AtomicU64,
     stopping: Mutex<bool>,
     wake: Condvar,
-    /// What dispatch says is not needed any more; ahead of the snapshots, which cover sealed segments only.
-    floor: AtomicU64,
 }
 
 impl Shared {
-    /// Notes that events before this one are settled, routed, and no dead letter.
-    pub fn note_floor(&self, floor: Offset) {
-        self.floor.fetch_max(floor.0, Ordering::Relaxed);
-    }
-
     pub fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
