@@ -132,6 +132,10 @@ impl Keeper {
 
     fn keep(&mut self) -> io::Result<()> {
         self.prepare_spares();
+        if self.spares.count() > 0 {
+            // The writer looks for room when it writes, and deliveries that are held back cause no writes.
+            self.queue.found_outcome_room();
+        }
         let segments = self.reader.segments();
         let sealed = segments.len().saturating_sub(1);
         let newest_sealed = segments.get(sealed.wrapping_sub(1)).map(|segment| segment.number());
