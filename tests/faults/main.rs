@@ -164,7 +164,8 @@ async fn without_space_for_a_segment_events_are_refused_until_there_is() {
     workload.setup = plain.with_injections(&["fallocate:error=ENOSPC:when=1..30"]);
     let mut broker = workload.spawn();
     workload.open(&mut broker).await;
-    workload.until("events are refused", &broker, |ledger| ledger.refused > 0).await;
+    let before = workload.ledger().refused;
+    workload.until("events are refused", &broker, |ledger| ledger.refused > before).await;
     let before = workload.ledger().acknowledged();
     workload.until("events are taken again", &broker, |ledger| ledger.acknowledged() > before + 300).await;
     workload.terminate(broker).await;

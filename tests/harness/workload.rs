@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::broker::{Addresses, Broker, Setup};
 use super::event::{EventId, Parcel};
 use super::ledger::{self, End, Ledger};
-use super::wire::{Answer, Connection, Failure, Server};
+use super::wire::{self, Answer, Connection, Failure, Server};
 
 /// Events of one publisher in one round: enough to be under load, not more than can be drained in time.
 pub const ROUND_EVENTS: usize = 250;
@@ -183,7 +184,7 @@ impl Workload {
     /// The broker's own view of what happened against ours.
     async fn compare(&self, admin: SocketAddr) {
         let books = ledger::books(admin).await.unwrap_or_default();
-        let next = super::wire::get(admin, "/api/v1/status").await["store"]["next_offset"].clone();
+        let next = wire::get(admin, "/api/v1/status").await["store"]["next_offset"].clone();
         // Offsets count from 0.
         let stored = next.as_str().and_then(|text| text.parse::<u64>().ok());
         for (name, books) in &books {
@@ -193,7 +194,9 @@ impl Workload {
         }
         let newest = self.ledger().newest_acknowledged(LOOKUPS);
         for (offset, id) in newest {
-            let event = super::wire::get(admin, &format!("/api/v1/events/{offset}")).await;
+            let path = format!("/api/v1/events/{offset}");
+            let answer = wire::call(admin, "GET", &path, &Value::Null).await;
+            let event = answer.map(|answer| answer.json()).unwrap_or_default();
             if event["event"]["id"] != id.to_string().as_str() {
                 self.ledger().violation(format!("{id} was acknowledged at {offset}, where there is {event}"));
             }

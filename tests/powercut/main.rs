@@ -15,7 +15,8 @@ async fn what_was_acknowledged_survives_power_cuts() {
     let count = harness::setting("SLUICE_CRASH_ROUNDS", 20) as usize;
     let seed = harness::setting("SLUICE_CRASH_SEED", 1);
     println!("powercut: seed {seed}, {count} rounds");
-    match rounds::run(&mut disk, dir.path(), count, seed, |_| {}).await {
+    let workload = rounds::workload(&disk, dir.path(), seed).await;
+    match rounds::run(&mut disk, workload, count, seed).await {
         Ok(report) => println!("powercut: seed {seed}: {report}"),
         Err(report) => panic!("powercut: seed {seed}: {report}"),
     }

@@ -27,17 +27,19 @@ pub fn disk(dir: &Path) -> Option<Ext4> {
     }
 }
 
-/// Cuts the power under the broker, `rounds` times, and says what survived. `prepare` may change how it is started.
+/// A workload whose data are on the disk.
+pub async fn workload(disk: &Ext4, dir: &Path, seed: u64) -> Workload {
+    Workload::start(seed, ROUND_EVENTS, dir, &disk.path.join("data")).await
+}
+
+/// Cuts the power under the broker, `rounds` times, and says what survived.
 pub async fn run(
     disk: &mut Ext4,
-    dir: &Path,
+    mut workload: Workload,
     rounds: usize,
     seed: u64,
-    prepare: impl FnOnce(&mut Workload),
 ) -> Result<String, String> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut workload = Workload::start(seed, ROUND_EVENTS, dir, &disk.path.join("data")).await;
-    prepare(&mut workload);
     for number in 0..rounds {
         let mut broker = workload.spawn();
         if let Err((status, log)) = broker.ready().await {

@@ -158,6 +158,10 @@ impl Keeper {
 
     fn keep(&mut self) -> io::Result<()> {
         self.prepare_spares();
+        if self.spares.count() > 0 {
+            // The writer looks for room when it writes, and deliveries that are held back cause no writes.
+            self.queue.found_outcome_room();
+        }
         let segments = self.reader.segments();
         // The first time at once: what is owed is not known before.
         let is_due =

@@ -134,6 +134,11 @@ impl Queue {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
 
+    /// A spare has been made: outcomes find room again.
+    pub fn found_outcome_room(&self) {
+        self.outcome_room.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the outcome of one more delivery is sure to find room.
     pub fn has_outcome_room(&self) -> bool {
         self.outcome_room.load(Ordering::Relaxed)
