@@ -56,6 +56,7 @@ mod metrics;
 mod open;
 mod reader;
 mod record;
+mod recovery;
 mod scan;
 mod segment;
 mod snapshot;
