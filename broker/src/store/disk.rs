@@ -24,6 +24,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Positions are absolute; there is no cursor.
+#[expect(clippy::len_without_is_empty, reason = "a length in bytes that may fail to be read")]
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;

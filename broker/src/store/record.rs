@@ -167,7 +167,7 @@ impl LogRecord {
                 Writer(body).bytes(1, &text);
             }),
             Self::Routed(routed) => {
-                format::push_record(frame, RecordType::Routed, |body| put_routed(body, routed))
+                format::push_record(frame, RecordType::Routed, |body| put_routed(body, routed));
             }
             Self::Outcomes(list) => format::push_record(frame, RecordType::Outcomes, |body| {
                 for attempted in list {

@@ -26,8 +26,6 @@ pub struct Found<'a> {
     pub segment: &'a Segment,
     pub at: u64,
     pub header: FrameHeader,
-    /// Header and body, without the padding.
-    pub bytes: &'a [u8],
     pub records: Vec<RawRecord<'a>>,
 }
 
@@ -74,7 +72,7 @@ pub fn scan(
         let mut at = if segment.number() == from.segment { from.at } else { SEGMENT_HEADER_BYTES };
         ending.torn = None;
         loop {
-            if let Some((header, bytes, records)) = window.whole(at)? {
+            if let Some((header, records)) = window.whole(at)? {
                 if header.frame > last_frame {
                     if header.frame > last_frame + 1
                         && let Some((before, end)) =
@@ -90,7 +88,7 @@ pub fn scan(
                         ));
                     }
                     ending.closed = records.last().is_some_and(|last| last.kind == RecordType::Close as u8);
-                    visit(&Found { segment, at, header, bytes, records })?;
+                    visit(&Found { segment, at, header, records })?;
                     ending.last = Some((segment.number(), at, header));
                     ending.frames += 1;
                     ending.events += u64::from(header.events);
@@ -181,9 +179,9 @@ impl<'a> FileWindow<'a> {
     }
 
     /// The frame at a position, if all of it is whole.
-    fn whole(&mut self, at: u64) -> io::Result<Option<(FrameHeader, &[u8], Vec<RawRecord<'_>>)>> {
+    fn whole(&mut self, at: u64) -> io::Result<Option<(FrameHeader, Vec<RawRecord<'_>>)>> {
         let Some(header) = self.header(at)? else { return Ok(None) };
-        Ok(self.records(at, &header)?.map(|(bytes, records)| (header, bytes, records)))
+        Ok(self.records(at, &header)?.map(|(_, records)| (header, records)))
     }
 
     /// The next frame header behind a position whose number is above `last_frame`.

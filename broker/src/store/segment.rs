@@ -146,10 +146,6 @@ impl Layout {
         self.dir.join("set-aside")
     }
 
-    pub fn index(&self) -> PathBuf {
-        self.dir.join("index")
-    }
-
     pub fn store_file(&self) -> PathBuf {
         self.dir.join("store.json")
     }

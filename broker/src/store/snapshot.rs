@@ -147,10 +147,10 @@ pub fn newest(
         match read(disk, layout, &name, size) {
             Ok(Some(folded)) if folded.position.segment >= first => return Ok(Some(folded)),
             Ok(_) => {
-                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it")
+                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it");
             }
             Err(error) => {
-                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it")
+                tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it");
             }
         }
     }

@@ -205,7 +205,7 @@ pub struct Writer {
 struct Batch {
     records: u32,
     events: Vec<Arc<Record>>,
-    answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>,
+    answers: Vec<Answer>,
     /// What nobody waits for, kept until it is on disk: without room for the frame it is written later.
     appends: Vec<Append>,
 }
@@ -474,7 +474,10 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-fn answer_all(answers: Vec<(oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>)>) {
+/// Who waits for an append, and what will be answered.
+type Answer = (oneshot::Sender<Result<Published, Refusal>>, Vec<Receipt>);
+
+fn answer_all(answers: Vec<Answer>) {
     for (answer, receipts) in answers {
         // Whoever asked has gone away: what it sent is stored all the same.
         let _ = answer.send(Ok(Published { receipts }));
