@@ -149,7 +149,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         started_at_ms: clock::wall_ms(),
     });
     let addresses = (public.local_addr(), operators.local_addr());
-    let public = tokio::spawn(public.serve(ingress, limits.clone(), stopped));
+    let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
     gate.set(GateState::Ready);
     tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
@@ -383,10 +383,10 @@ async fn keep_promises(dispatch: Dispatch, grace: Duration) {
             match dispatch.discard(id, Reason::TriggerRemoved).await {
                 Ok(0) => {}
                 Ok(moved) => {
-                    warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters")
+                    warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters");
                 }
                 Err(refusal) => {
-                    warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet")
+                    warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet");
                 }
             }
             let mut core = dispatch.core();

@@ -23,7 +23,7 @@ pub fn json(value: &impl Serialize) -> Answer {
 }
 
 /// A page of a list.
-pub fn list(items: &[serde_json::Value], next: Option<String>) -> Answer {
+pub fn list(items: &[serde_json::Value], next: Option<&str>) -> Answer {
     json(&serde_json::json!({ "items": items, "next": next }))
 }
 

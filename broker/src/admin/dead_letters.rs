@@ -40,8 +40,8 @@ fn find(core: &Core, text: &str) -> Result<DeliveryId, Problem> {
     let trigger = parts.next().ok_or_else(absent)?;
     let redrive = parts.next().map_or(Some(0), |part| part.parse().ok()).ok_or_else(absent)?;
     let entries = core.state.set.triggers.iter().filter(|entry| entry.name == trigger);
-    let ids = entries.map(|entry| DeliveryId { trigger: entry.id, offset, redrive });
-    ids.filter(|id| core.state.dead.contains_key(id)).next_back().ok_or_else(absent)
+    let mut ids = entries.map(|entry| DeliveryId { trigger: entry.id, offset, redrive });
+    ids.rfind(|id| core.state.dead.contains_key(id)).ok_or_else(absent)
 }
 
 /// What is asked for, in a query or in the body of a writing call.
@@ -156,7 +156,7 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         })
         .collect();
     drop(core);
-    answer::list(&rows, next)
+    answer::list(&rows, next.as_deref())
 }
 
 #[derive(Serialize)]

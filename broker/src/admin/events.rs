@@ -80,7 +80,7 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         trail::blocking(move || newest(&reader, &wanted)).await?.map_err(|error| trail::problem(&error))?;
     let next = records.get(limit.wrapping_sub(1)).map(|last| last.offset.to_string());
     let rows: Vec<Value> = records.iter().take(limit).map(view::event_row).collect();
-    answer::list(&rows, next)
+    answer::list(&rows, next.as_deref())
 }
 
 /// The newest events that are wanted, newest first, read segment by segment from the end.

@@ -80,10 +80,10 @@ pub fn router(admin: Admin) -> Router {
 
 /// A web page cannot make writing calls: they need a JSON content type and a `Host` that is ours.
 async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
-    if request.method() == Method::POST {
-        if let Err(problem) = may_write(request.headers(), &admin.hosts) {
-            return problem.into_response();
-        }
+    if request.method() == Method::POST
+        && let Err(problem) = may_write(request.headers(), &admin.hosts)
+    {
+        return problem.into_response();
     }
     next.run(request).await
 }

@@ -16,8 +16,8 @@ const PENDING_DEFAULT: usize = 100;
 const PENDING_MAX: usize = 10_000;
 
 fn find<'a>(core: &'a Core, name: &str) -> Result<&'a TriggerEntry, Problem> {
-    let entries = core.state.set.triggers.iter();
-    entries.filter(|entry| entry.name == name).next_back().ok_or_else(|| answer::not_found("trigger", name))
+    let mut entries = core.state.set.triggers.iter();
+    entries.rfind(|entry| entry.name == name).ok_or_else(|| answer::not_found("trigger", name))
 }
 
 pub async fn list(State(admin): State<Admin>) -> Answer {

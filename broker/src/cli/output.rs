@@ -268,6 +268,32 @@ pub fn confirmed(question: &str) -> Result<bool, Error> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// A line on a terminal that says how far something long is.
+pub struct Progress {
+    what: &'static str,
+    shown: Option<u64>,
+    is_terminal: bool,
+}
+
+impl Progress {
+    pub fn new(what: &'static str) -> Self {
+        Self { what, shown: None, is_terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()) }
+    }
+
+    pub fn show(&mut self, percent: u64) {
+        if self.is_terminal && self.shown != Some(percent) {
+            self.shown = Some(percent);
+            eprint!("\r{} {percent} %", self.what);
+        }
+    }
+
+    pub fn finish(&self) {
+        if self.shown.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -331,31 +357,5 @@ mod tests {
     #[test]
     fn line_breaks_are_escaped_in_a_cell() {
         assert_eq!(escaped("a\r\nb\tc"), "a\\r\\nb\\tc");
-    }
-}
-
-/// A line on a terminal that says how far something long is.
-pub struct Progress {
-    what: &'static str,
-    shown: Option<u64>,
-    is_terminal: bool,
-}
-
-impl Progress {
-    pub fn new(what: &'static str) -> Self {
-        Self { what, shown: None, is_terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()) }
-    }
-
-    pub fn show(&mut self, percent: u64) {
-        if self.is_terminal && self.shown != Some(percent) {
-            self.shown = Some(percent);
-            eprint!("\r{} {percent} %", self.what);
-        }
-    }
-
-    pub fn finish(&self) {
-        if self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
     }
 }

@@ -23,13 +23,13 @@ pub struct Answered {
 }
 
 /// What an answer means. `now_ms` is only for a `Retry-After` that is a date.
-pub fn classify(answered: Answered, delivery: &Delivery, limits: &Limits, now_ms: u64) -> Outcome {
+pub fn classify(answered: &Answered, delivery: &Delivery, limits: &Limits, now_ms: u64) -> Outcome {
     let status = answered.status.as_u16();
     if answered.status.is_success() {
         return accept(answered, delivery, limits);
     }
     let wait = retry_after(&answered.headers, now_ms);
-    let cause = failure(&answered, format!("the sink answered {}", describe(answered.status)));
+    let cause = failure(answered, format!("the sink answered {}", describe(answered.status)));
     match status {
         410 => Outcome::Rejected { cause, reason: Reason::Gone },
         404 | 408 | 409 | 425 | 429 | 500.. => Outcome::Retriable { cause, retry_after: wait },
@@ -39,13 +39,13 @@ pub fn classify(answered: Answered, delivery: &Delivery, limits: &Limits, now_ms
 }
 
 /// A 2xx: accepted, unless it claims to be a reply and is none. A 202 is never looked at.
-fn accept(answered: Answered, delivery: &Delivery, limits: &Limits) -> Outcome {
+fn accept(answered: &Answered, delivery: &Delivery, limits: &Limits) -> Outcome {
     let none = Outcome::Accepted { reply: Vec::new() };
     if delivery.reply == Reply::Ignore || answered.status == StatusCode::ACCEPTED {
         return none;
     }
     let refused = |detail: String| {
-        let cause = failure(&answered, detail);
+        let cause = failure(answered, detail);
         Outcome::Rejected { cause, reason: Reason::Reply }
     };
     if !binding::claims_to_be_event(&answered.headers) {

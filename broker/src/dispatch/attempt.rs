@@ -79,7 +79,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     };
     if attempt > 1 && trigger.policy.is_expired(age(started)) {
         let attempted = ended_without_attempt(id, Reason::Age);
-        return dead(dispatch, &trigger, &record, attempted, attempt - 1, None);
+        return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
     }
     if attempt > 1 {
         trigger.counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -135,7 +135,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         }
         Disposition::DeadLetter(reason) => {
             attempted.next = Next::Dead(reason);
-            dead(dispatch, &trigger, &record, attempted, attempt, Some(failure));
+            dead(dispatch, &trigger, &record, attempted, attempt, failure);
         }
     }
 }
@@ -190,17 +190,17 @@ fn dead(
     record: &Arc<Record>,
     attempted: Attempted,
     attempts: u32,
-    failure: Option<Failure>,
+    failure: Failure,
 ) {
     let Next::Dead(reason) = attempted.next else { return };
     let id = attempted.id;
     trigger.counters.dead[reason as usize].fetch_add(1, Ordering::Relaxed);
     warn!(trigger = %trigger.name, offset = %id.offset, attempt = attempts, "dead-lettered event: {}", reason.detail());
-    let mut records = vec![LogRecord::Outcomes(vec![attempted.clone()])];
     let (answer, written) = tokio::sync::oneshot::channel();
     {
         let mut core = dispatch.core();
         core.settle(&attempted);
+        let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
             records.push(core.pause(id.trigger, Some("the sink answered 410 Gone")));
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
@@ -213,7 +213,6 @@ fn dead(
         if !matches!(written.await, Ok(Ok(_))) {
             return;
         }
-        let failure = failure.unwrap_or_default();
         let letter = delivery::dead_letter_event(
             &record.event,
             &trigger.name,

@@ -13,9 +13,12 @@ use crate::routing::{Filter, Rule, Table};
 use crate::sink::{OpenError, Sink};
 use crate::store::{LogRecord, Offset, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
 
+/// A trigger, its sink and its dead-letter sink.
+type Opened = (config::Trigger, Arc<Sink>, Option<Arc<Sink>>);
+
 /// A configuration whose sinks could be opened.
 pub struct Prepared {
-    triggers: BTreeMap<String, (config::Trigger, Arc<Sink>, Option<Arc<Sink>>)>,
+    triggers: BTreeMap<String, Opened>,
 }
 
 /// Opens the sinks of all triggers; nothing is changed by it.

@@ -98,7 +98,7 @@ impl HttpSink {
         let answered = Answered { status: head.status, headers: head.headers, body, is_cut };
         Answer {
             status,
-            outcome: delivery::classify(answered, attempt.config, attempt.limits, clock::wall_ms()),
+            outcome: delivery::classify(&answered, attempt.config, attempt.limits, clock::wall_ms()),
         }
     }
 
