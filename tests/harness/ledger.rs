@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -40,6 +40,10 @@ pub struct Ledger {
     /// Events of each publisher so far: its ids count up from 0.
     sent: Vec<u32>,
     acknowledged: HashMap<EventId, u64>,
+    /// First acknowledgements of this round, with their times.
+    latest: Vec<(SystemTime, EventId, u64)>,
+    /// Acknowledgements of rounds before this one that come only now do not count.
+    withdrawn_until: usize,
     offsets: HashMap<u64, EventId>,
     accepted: [HashMap<EventId, Acceptance>; 2],
     dead: HashSet<EventId>,
@@ -49,6 +53,8 @@ pub struct Ledger {
     longest_gap: Duration,
     pub refused: u64,
     pub unanswered: u64,
+    /// Acknowledged after the power was gone.
+    withdrawn: u64,
     recovery: Vec<Duration>,
     violations: Vec<String>,
     violation_count: u64,
@@ -60,6 +66,8 @@ impl Ledger {
             random: fastrand::Rng::with_seed(seed),
             sent: vec![0; publishers],
             acknowledged: HashMap::new(),
+            latest: Vec::new(),
+            withdrawn_until: 0,
             offsets: HashMap::new(),
             accepted: [HashMap::new(), HashMap::new()],
             dead: HashSet::new(),
@@ -68,6 +76,7 @@ impl Ledger {
             longest_gap: Duration::ZERO,
             refused: 0,
             unanswered: 0,
+            withdrawn: 0,
             recovery: Vec::new(),
             violations: Vec::new(),
             violation_count: 0,
@@ -88,7 +97,10 @@ impl Ledger {
         EventId { publisher: publisher as u32, count }
     }
 
-    pub fn acknowledge(&mut self, ids: &[EventId], offsets: &[u64]) {
+    pub fn acknowledge(&mut self, round: usize, ids: &[EventId], offsets: &[u64]) {
+        if round < self.withdrawn_until {
+            return;
+        }
         if ids.len() != offsets.len() {
             self.violation(format!("{} events were acknowledged with offsets {offsets:?}", ids.len()));
         }
@@ -97,7 +109,10 @@ impl Ledger {
             if other != *id {
                 self.violation(format!("offset {offset} was given to {other} and to {id}"));
             }
-            let earlier = *self.acknowledged.entry(*id).or_insert(*offset);
+            let earlier = *self.acknowledged.entry(*id).or_insert_with(|| {
+                self.latest.push((SystemTime::now(), *id, *offset));
+                *offset
+            });
             if earlier != *offset {
                 self.violation(format!("{id} was acknowledged with offset {earlier} and then {offset}"));
             }
@@ -119,7 +134,18 @@ impl Ledger {
         self.ends.len()
     }
 
+    /// Forgets acknowledgements of the present round that came after this time, and those still under way.
+    pub fn withdraw_since(&mut self, time: SystemTime) {
+        for (_, id, offset) in self.latest.drain(..).filter(|(at, _, _)| *at >= time) {
+            self.acknowledged.remove(&id);
+            self.offsets.remove(&offset);
+            self.withdrawn += 1;
+        }
+        self.withdrawn_until = self.ends.len() + 1;
+    }
+
     pub fn round_ended(&mut self, end: End) {
+        self.latest.clear();
         self.ends.push(end);
     }
 
@@ -230,7 +256,7 @@ impl Ledger {
         let at =
             |part: usize| recovery.get((recovery.len() * part / 100).min(recovery.len().saturating_sub(1)));
         let report = format!(
-            "{} rounds; {} events sent, {} acknowledged, {} requests refused, {} unanswered; duplicates: {} at \
+            "{} rounds; {} events sent, {} acknowledged, {} requests refused, {} unanswered, {} acknowledged without power; duplicates: {} at \
              `fine`, {} at `flaky`, the oldest accepted {:?} before its crash; {} dead letters; start to ready: \
              median {:?}, longest {:?}",
             self.ends.len(),
@@ -238,6 +264,7 @@ impl Ledger {
             self.acknowledged.len(),
             self.refused,
             self.unanswered,
+            self.withdrawn,
             self.duplicates[0],
             self.duplicates[1],
             self.longest_gap,

@@ -6,19 +6,20 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const UNMOUNT_DEADLINE: Duration = Duration::from_secs(10);
 /// `FS_IOC_GOINGDOWN` with `NOLOGFLUSH`: what is not on the medium yet is gone. The workspace forbids unsafe code,
 /// which an ioctl is.
-const CUT: &str = "import fcntl, os, struct, sys\n\
+const CUT: &str = "import fcntl, os, struct, sys, time\n\
+    print(time.time_ns(), flush=True)\n\
     fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
-fn run<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Result<(), String> {
+fn run<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Result<String, String> {
     let output =
         Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
@@ -93,9 +94,11 @@ impl Ext4 {
         Ok(())
     }
 
-    /// Everything not synced vanishes, and nothing can be written any more.
-    pub fn cut(&self) -> Result<(), String> {
-        run("python3", &["-c".as_ref(), CUT.as_ref(), self.path.as_os_str()])
+    /// Everything not synced vanishes, and nothing can be written any more. Returns a time just before.
+    pub fn cut(&self) -> Result<SystemTime, String> {
+        let printed = run("python3", &["-c".as_ref(), CUT.as_ref(), self.path.as_os_str()])?;
+        let nanoseconds = printed.trim().parse().map_err(|_| format!("python3 printed {printed}"))?;
+        Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
     }
 
     /// Power is back.

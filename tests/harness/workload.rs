@@ -55,6 +55,7 @@ impl Workload {
                 ledger: Arc::clone(&ledger),
                 random,
                 round_events,
+                round: 0,
                 targets: targets.clone(),
                 again: None,
             };
@@ -235,6 +236,7 @@ struct Publisher {
     ledger: Arc<Mutex<Ledger>>,
     random: fastrand::Rng,
     round_events: usize,
+    round: usize,
     targets: watch::Receiver<Target>,
     /// Sent without an answer, or refused, and to be sent again.
     again: Option<Vec<EventId>>,
@@ -247,6 +249,7 @@ impl Publisher {
                 return;
             };
             let Some((address, round)) = target else { continue };
+            self.round = round;
             let mut left = self.round_events;
             while left > 0 && self.is_current(round) {
                 if self.publish_on_one_connection(address, round, &mut left).await.is_err() {
@@ -315,7 +318,7 @@ impl Publisher {
             StatusCode::ACCEPTED => {
                 let text = answer.header("sluice-offset").unwrap_or_default();
                 let offsets: Vec<u64> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
-                ledger.acknowledge(ids, &offsets);
+                ledger.acknowledge(self.round, ids, &offsets);
                 true
             }
             StatusCode::SERVICE_UNAVAILABLE => {
