@@ -27,6 +27,8 @@ pub struct Core {
     pub log: Log,
     pub state: State,
     pub runtimes: BTreeMap<TriggerId, Runtime>,
+    /// Triggers that are gone from the configuration: what they have in flight ends, nothing is begun.
+    pub frozen: BTreeMap<TriggerId, Runtime>,
     pub table: Arc<Table>,
     recent: VecDeque<Routed>,
     recent_matches: usize,
@@ -44,6 +46,7 @@ impl Core {
             log,
             state,
             runtimes: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             table: Arc::default(),
             recent: VecDeque::new(),
             recent_matches: 0,
@@ -192,7 +195,8 @@ impl Core {
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
-        if let Some(runtime) = self.runtimes.get_mut(&id.trigger) {
+        let runtime = self.runtimes.get_mut(&id.trigger).or_else(|| self.frozen.get_mut(&id.trigger));
+        if let Some(runtime) = runtime {
             runtime.ended(id, due);
         }
         if let Some(due) = due {
@@ -257,7 +261,8 @@ impl Core {
     /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`.
     pub fn discard(&mut self, id: TriggerId, reason: Reason, limit: usize) -> Vec<Attempted> {
         let Some(trigger) = self.state.triggers.get(&id) else { return Vec::new() };
-        let in_flight = self.runtimes.get(&id).map(|runtime| &runtime.in_flight);
+        let in_flight =
+            self.runtimes.get(&id).or_else(|| self.frozen.get(&id)).map(|runtime| &runtime.in_flight);
         let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0, slot.attempts));
         let redriven = trigger.redriven.iter().map(|((offset, n), slot)| (*offset, *n, slot.attempts));
         let all: Vec<_> = own

@@ -85,7 +85,7 @@ impl Dispatch {
                 Filter::All(filters)
             };
             rules.push(Rule { trigger: id, birth, sources: trigger.sources.clone(), filter });
-            let former = runtimes.remove(&id);
+            let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
             let counters =
                 former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
             let policy = RetryPolicy::from(&trigger.delivery);
@@ -107,6 +107,7 @@ impl Dispatch {
             }
             installed.push(id);
         }
+        core.frozen.append(&mut runtimes);
         core.table = Arc::new(Table::new(rules));
         installed
     }

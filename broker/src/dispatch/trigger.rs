@@ -219,8 +219,11 @@ impl Runtime {
             offset: *offset,
             redrive: *n,
         });
+        let ready: HashSet<DeliveryId> = self.ready.iter().copied().collect();
         let is_free = |id: &DeliveryId| {
-            !self.in_flight.contains(id) && order.is_none_or(|order| !order.held.contains(&id.offset))
+            !self.in_flight.contains(id)
+                && !ready.contains(id)
+                && order.is_none_or(|order| !order.held.contains(&id.offset))
         };
         let all: Vec<_> = waiting.chain(redriven).filter(is_free).collect();
         self.ready.extend(all);

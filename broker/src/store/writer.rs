@@ -25,7 +25,7 @@ use super::{Offset, clock};
 const FRAME_BYTES: usize = 4 << 20;
 /// How long records that nobody waits for may wait for company.
 const LINGER: Duration = Duration::from_millis(10);
-/// Gathering pauses for a quarter of a sync at most, and never this long.
+/// Gathering pauses for half a sync at most, and never longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 const GATHER_MIN: Duration = Duration::from_micros(40);
 /// Room that must be left for outcomes before deliveries are held back.
@@ -148,20 +148,22 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for work. With company expected it gathers for a fraction of the time a sync takes.
+    /// Waits for work. `company` were answered a moment ago: with more than one it gathers for a fraction of the time a
+    /// sync takes, until those have come again and have joined the ones that wait already.
     pub(super) fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
         let mut waiting = self.lock();
-        let gather = (sync / 4).min(GATHER_MAX);
+        let gather = (sync / 2).min(GATHER_MAX);
+        let expected = if company > 1 { company + waiting.urgent } else { company };
         let mut gather_until = None;
         loop {
             if waiting.stop {
                 break;
             }
             let (target, deadline) = if waiting.urgent > 0 {
-                if company <= 1 || gather < GATHER_MIN || waiting.urgent >= company {
+                if company <= 1 || gather < GATHER_MIN || waiting.urgent >= expected {
                     break;
                 }
-                (company, *gather_until.get_or_insert_with(|| Instant::now() + gather))
+                (expected, *gather_until.get_or_insert_with(|| Instant::now() + gather))
             } else if let Some(since) = waiting.since {
                 (1, since + LINGER)
             } else {
