@@ -19,10 +19,12 @@ use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake;
-use crate::store::{self, LogRecord, Options, RealDisk, Upkeep, WindowSize, clock};
+use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+const EXPIRED_AT_ONCE: usize = 5000;
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Threads that read from the disk what is not in memory any more.
 const BLOCKING_THREADS: usize = 16;
@@ -118,6 +120,9 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     tokio::spawn(dispatch.clone().route(opened.tail));
     tokio::spawn(dispatch.clone().tick());
     tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
+    if let Some(age) = config.dead_letters_age {
+        tokio::spawn(expire_dead_letters(dispatch.clone(), age));
+    }
 
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
@@ -396,6 +401,31 @@ async fn keep_promises(dispatch: Dispatch, grace: Duration) {
                 core.frozen.remove(&id);
                 core.record(LogRecord::Dropped(id));
             }
+        }
+    }
+}
+
+/// Purges dead letters that are older than the configuration keeps them.
+async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
+    loop {
+        tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
+        let now = clock::wall_ms();
+        let record = {
+            let mut core = dispatch.core();
+            let is_expired = |at_ms: u64| at_ms + age.as_millis() as u64 <= now;
+            let dead = core.state.dead.iter().filter(|(_, letter)| is_expired(letter.at_ms));
+            let ids: Vec<_> = dead.map(|(id, _)| *id).take(EXPIRED_AT_ONCE).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            let record = LogRecord::Purge(Purge { at_ms: now, ids });
+            core.apply(&record);
+            record
+        };
+        let LogRecord::Purge(Purge { ids, .. }) = &record else { continue };
+        info!(count = ids.len(), "purged dead letters older than dead_letters.age");
+        if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record.clone()]).await {
+            warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
         }
     }
 }

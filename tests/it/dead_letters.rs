@@ -208,3 +208,13 @@ async fn a_failing_dead_letter_sink_loses_nothing() {
     funeral.wait_for(1).await;
     broker.dead_letters(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_older_than_its_age_is_purged() {
+    let sink = refusing().await;
+    let broker = Broker::start(&format!("dead_letters: {{ age: 1s }}\n{}", yaml(&sink))).await;
+    broker.publish_ids(&["1"]).await;
+    let trigger = broker.trigger_when("t", |trigger| trigger["purged"] == 1).await;
+    assert_eq!((&trigger["dead"], &trigger["matched"]), (&json!(0), &json!(1)));
+    broker.dead_letters(0).await;
+}

@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::open::{Identity, Options};
 use super::reader::Reader;
 use super::scan::Position;
+use super::scrub::Scrub;
 use super::segment::{Layout, Segment, Spares};
 use super::snapshot::{self, Folded};
 use super::writer::Queue;
@@ -86,6 +87,7 @@ pub struct Keeper {
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
     is_stuck: bool,
+    scrub: Scrub,
 }
 
 /// What the older snapshot says is not needed any more.
@@ -134,6 +136,7 @@ impl Keeper {
             snapshot_at,
             full: false,
             is_stuck: false,
+            scrub: Scrub::default(),
         }
     }
 
@@ -153,7 +156,7 @@ impl Keeper {
         if let Some(error) = &problem {
             tracing::warn!(%error, "the store's upkeep failed and is tried again");
         }
-        self.tell(problem.map(|error| error.to_string()));
+        self.tell(problem.map(|error| error.to_string()).or_else(|| self.scrub.problem()));
     }
 
     fn keep(&mut self) -> io::Result<()> {
@@ -171,7 +174,8 @@ impl Keeper {
             self.take_snapshot(covered)?;
         }
         drop(segments);
-        self.retire()
+        self.retire()?;
+        self.scrub.step(&self.reader)
     }
 
     /// The segments that a snapshot should cover now. The active one is among them only when retention waits for what

@@ -58,6 +58,7 @@ mod reader;
 mod record;
 mod recovery;
 mod scan;
+mod scrub;
 mod segment;
 mod snapshot;
 mod state;

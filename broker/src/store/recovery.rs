@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::clock;
 use super::disk::Disk;
@@ -11,6 +12,9 @@ use super::record::{Gap, LogRecord};
 use super::scan::{self, Damage, FileWindow, Position};
 use super::segment::{Layout, Segment, Spares, segment_name};
 use super::snapshot::{self, Folded};
+
+/// A recovery that takes longer says so, this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What recovery has come to.
 pub struct Recovered {
@@ -43,8 +47,15 @@ pub fn recover(
     extend_before(&segments, folded.position).map_err(io)?;
     let (from, next_offset) = (folded.position, folded.next_offset());
     let mut failed = None;
+    let mut told = Instant::now();
+    let total = segments.last().map_or(0, |last| last.number() + 1).saturating_sub(from.segment).max(1);
     let mut ending = scan::scan(&segments, from, next_offset, &mut |found| {
         note(found);
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            let percent = (found.segment.number() - from.segment) * 100 / total;
+            tracing::info!(percent, segment = found.segment.number(), "recovering the log");
+        }
         if failed.is_none() {
             failed = folded.fold(found, options.outstanding).err();
         }

@@ -297,3 +297,22 @@ fn a_log_without_its_identity_is_refused_and_left_alone() {
     assert!(matches!(refused, OpenError::NotAStore(_)), "{refused}");
     assert_eq!(disk.operations(), 0, "{}", disk.trace());
 }
+
+#[test]
+fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
+    let (disk, options) = long_log(0);
+    let mut run = Run::open(&disk, &options).unwrap();
+    let sealed = run.log.reader().segments().len() as u64 - 1;
+    assert!(sealed > 1, "a log of several segments");
+    (0..sealed).for_each(|_| run.keeper.step());
+    assert_eq!(run.log.report().problem, None);
+    run.stop().unwrap();
+    let mut run = Run::open(&disk, &options).unwrap();
+    flip(&disk, &segment_files(&disk)[0], 4096 + 100, 0);
+    (0..sealed).for_each(|_| run.keeper.step());
+    let problem = run.log.report().problem.expect("found");
+    assert!(
+        problem.contains("1 damaged places") && problem.contains("000000000001.seg at byte 4096"),
+        "{problem}"
+    );
+}
