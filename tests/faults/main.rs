@@ -146,7 +146,8 @@ async fn slow_syncs_cost_time_and_nothing_else() {
     workload.setup = plain.with_injections(&["fdatasync:delay_exit=300000"]);
     let mut broker = workload.spawn();
     workload.open(&mut broker).await;
-    let (before, refused) = (workload.ledger().acknowledged(), workload.ledger().refused);
+    let before = workload.ledger().acknowledged();
+    let refused = workload.ledger().refused;
     workload.until("more is taken", &broker, |ledger| ledger.acknowledged() > before + 100).await;
     assert_eq!(workload.ledger().refused, refused, "nobody is refused because the disk is slow");
     workload.terminate(broker).await;
