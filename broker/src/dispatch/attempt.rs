@@ -23,10 +23,10 @@ const UNREADABLE_WAIT_MS: u64 = 60_000;
 /// Attempts of a dead letter at its sink, the first included.
 const DEAD_LETTER_ATTEMPTS: u32 = 12;
 
-/// Says that an attempt is over, whatever becomes of its task.
+/// Says that a claim is over, whatever becomes of its task.
 struct InFlight {
     dispatch: Dispatch,
-    /// Set while an attempt is under way that has not been settled.
+    /// Set while the attempt has not been settled.
     id: Option<DeliveryId>,
 }
 
@@ -48,11 +48,10 @@ impl Drop for InFlight {
 
 /// Makes an attempt and then whatever the trigger has next, until it has nothing.
 pub async fn make(dispatch: Dispatch, claim: Claim) {
-    let mut in_flight = InFlight { dispatch: dispatch.clone(), id: None };
     let mut next = Some(claim);
     while let Some(claim) = next {
         let trigger = claim.id.trigger;
-        in_flight.id = Some(claim.id);
+        let mut in_flight = InFlight { dispatch: dispatch.clone(), id: Some(claim.id) };
         one(&dispatch, claim).await;
         in_flight.id = None;
         history::catch_up_if_behind(&dispatch, trigger);

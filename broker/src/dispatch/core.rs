@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::trigger::{Claim, Runtime};
 use crate::delivery::Reason;
@@ -37,11 +37,19 @@ pub struct Core {
     /// Told when something is due earlier than all that was known.
     earlier: Arc<Notify>,
     outstanding_max: usize,
+    /// Attempts that are claimed and not over. Counted with the claim: whoever waits for the last one misses none.
+    in_flight: watch::Sender<usize>,
     pub is_stopping: bool,
 }
 
 impl Core {
-    pub fn new(log: Log, state: State, outstanding_max: usize, earlier: Arc<Notify>) -> Self {
+    pub fn new(
+        log: Log,
+        state: State,
+        outstanding_max: usize,
+        earlier: Arc<Notify>,
+        in_flight: watch::Sender<usize>,
+    ) -> Self {
         Self {
             log,
             state,
@@ -53,6 +61,7 @@ impl Core {
             wakes: BTreeSet::new(),
             earlier,
             outstanding_max,
+            in_flight,
             is_stopping: false,
         }
     }
@@ -153,7 +162,10 @@ impl Core {
             return None;
         }
         match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
-            Ok(claim) => Some(claim),
+            Ok(claim) => {
+                self.in_flight.send_modify(|count| *count += 1);
+                Some(claim)
+            }
             Err(Some(at)) => {
                 self.wake(id, at.max(now + 1));
                 None

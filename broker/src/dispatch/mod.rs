@@ -43,7 +43,8 @@ struct Shared {
 impl Dispatch {
     pub fn new(log: Log, state: State, limits: sluice_config::Limits, outstanding_max: usize) -> Self {
         let earlier = Arc::new(Notify::new());
-        let core = Core::new(log.clone(), state, outstanding_max, Arc::clone(&earlier));
+        let in_flight = watch::Sender::new(0);
+        let core = Core::new(log.clone(), state, outstanding_max, Arc::clone(&earlier), in_flight.clone());
         Self {
             shared: Arc::new(Shared {
                 core: Mutex::new(core),
@@ -52,7 +53,7 @@ impl Dispatch {
                 reply_limits: limits,
                 earlier,
                 dead_letters: Semaphore::new(DEAD_LETTERS_IN_FLIGHT),
-                in_flight: watch::Sender::new(0),
+                in_flight,
             }),
         }
     }
@@ -92,7 +93,6 @@ impl Dispatch {
     /// Makes attempts, each in a task of its own that goes on with the trigger's next one.
     pub fn start(&self, claims: Vec<Claim>) {
         for claim in claims {
-            self.shared.in_flight.send_modify(|count| *count += 1);
             tokio::spawn(attempt::make(self.clone(), claim));
         }
     }

@@ -9,7 +9,6 @@
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
 //! DIR/set-aside/            torn tails that recovery cut off
-//! DIR/index/                sled, rebuilt from the log whenever something is wrong with it
 //!
 //! segment  ┌────────────────┬───────────────┬─────────┬────
 //!          │ header, 4 KiB  │ frame         │ frame   │ ...       frames begin at multiples of 512 bytes
