@@ -180,6 +180,7 @@ pub async fn show(State(admin): State<Admin>, Path(text): Path<String>) -> Answe
         let id = find(&core, &text)?;
         (id, core.state.dead[&id])
     };
+    trail::written(admin.dispatch.log()).await;
     let reader = Arc::clone(admin.dispatch.log().reader());
     let read = trail::blocking(move || read(&reader, id)).await?;
     let (record, attempts) = read.map_err(|error| trail::problem(&error))?;

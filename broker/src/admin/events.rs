@@ -185,6 +185,7 @@ fn raw(record: &Record) -> Result<Response, Problem> {
 }
 
 async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
+    trail::written(admin.dispatch.log()).await;
     let reader = Arc::clone(admin.dispatch.log().reader());
     let offset = record.offset;
     let mut trail = trail::blocking(move || trail::trail(&reader, offset))

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::StatusCode;
 
 use crate::edge::Problem;
-use crate::store::{Attempted, LogRecord, Offset, ReadError, Reader, TriggerId};
+use crate::store::{Attempted, Log, LogRecord, Offset, ReadError, Reader, TriggerId};
 
 /// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
 const FIRST: usize = 2;
 const LAST: usize = 8;
+const WRITTEN_WAIT: Duration = Duration::from_secs(1);
 
 /// The attempts of one delivery that are shown.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +78,11 @@ pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
     trail.matched.sort_unstable();
     trail.matched.dedup();
     Ok(trail)
+}
+
+/// Waits until what was decided by now can be read; on a full disk only for a while.
+pub async fn written(log: &Log) {
+    let _ = tokio::time::timeout(WRITTEN_WAIT, log.flush()).await;
 }
 
 /// How a failed read is answered.

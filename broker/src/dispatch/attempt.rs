@@ -15,7 +15,7 @@ use super::{Dispatch, history};
 use crate::delivery::{self, Disposition, Failure, Outcome, Reason};
 use crate::sink;
 use crate::store::{
-    Append, Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
+    Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
 };
 
 /// An event that cannot be read now is looked at again after this.
@@ -195,7 +195,6 @@ fn dead(
     let id = attempted.id;
     trigger.counters.dead[reason as usize].fetch_add(1, Ordering::Relaxed);
     warn!(trigger = %trigger.name, offset = %id.offset, attempt = attempts, "dead-lettered event: {}", reason.detail());
-    let (answer, written) = tokio::sync::oneshot::channel();
     {
         let mut core = dispatch.core();
         core.settle(&attempted);
@@ -204,12 +203,13 @@ fn dead(
             records.push(core.pause(id.trigger, Some("the sink answered 410 Gone")));
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
         }
-        core.log.submit(Append { events: Vec::new(), records, answer: Some(answer) });
+        core.log.append_later(records);
     }
     let Some(sink) = trigger.dead_letter.clone() else { return };
     let (dispatch, trigger, record) = (dispatch.clone(), Arc::clone(trigger), Arc::clone(record));
     tokio::spawn(async move {
-        if !matches!(written.await, Ok(Ok(_))) {
+        // What is appended later is on disk later: the sink hears of nothing that a crash could still undo.
+        if dispatch.log().flush().await.is_err() {
             return;
         }
         let letter = delivery::dead_letter_event(

@@ -141,6 +141,11 @@ impl Log {
         self.queue.append(Append::later(records));
     }
 
+    /// Returns once everything that was appended before is on disk, and so can be read.
+    pub async fn flush(&self) -> Result<(), Refusal> {
+        self.append(Vec::new(), Vec::new()).await.map(drop)
+    }
+
     pub fn submit(&self, append: Append) {
         self.queue.append(append);
     }
