@@ -1,6 +1,7 @@
 //! What became of an event, read from the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 
