@@ -1,5 +1,6 @@
 //! Keeps the store in shape, off the path of events: spares, snapshots, retention, and how full it is.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -193,9 +194,11 @@ impl Keeper {
 
     /// Makes room ahead of the writer. Without space the store is full until there is some.
     fn prepare_spares(&mut self) {
+        let seen = Cell::new(self.queue.appended());
         while self.spares.count() < SPARES_WANTED {
             let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
-            if let Err(error) = self.spares.make(young) {
+            let is_idle = || young && seen.replace(self.queue.appended()) == self.queue.appended();
+            if let Err(error) = self.spares.make(&is_idle) {
                 if !self.full {
                     tracing::warn!(%error, "no space for a spare segment");
                 }

@@ -294,7 +294,7 @@ fn begin_again(
 
 fn new_segment(spares: &Spares, header: SegmentHeader) -> io::Result<Segment> {
     if spares.count() == 0 {
-        spares.make(false)?;
+        spares.make(&|| false)?;
     }
     spares.take(header, 0)?.ok_or_else(|| io::Error::from(io::ErrorKind::StorageFull))
 }

@@ -10,6 +10,8 @@ use super::{Offset, clock};
 
 /// One entry of a segment's sparse index for so many bytes of frames.
 const SPARSE_BYTES: u64 = 64 << 10;
+/// Blocks of a spare are written and synced in pieces of this.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// A segment file. Whoever holds an `Arc` leases it: it is not recycled before that is dropped.
 pub struct Segment {
@@ -210,16 +212,16 @@ impl Spares {
         self.state().files.len()
     }
 
-    /// Makes one more spare, reserving its space; with `written` its blocks are written too, so that a later sync
-    /// commits no file-system journal.
-    pub fn make(&self, written: bool) -> io::Result<()> {
+    /// Makes one more spare, reserving its space. While `is_idle` says so its blocks are written too, so that a later
+    /// sync commits no file-system journal; beside events that would cost them more than it saves.
+    pub fn make(&self, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
         let number = {
             let mut state = self.state();
             state.next += 1;
             state.next - 1
         };
         let path = self.layout.spare(number);
-        match self.fill(&path, written) {
+        match self.fill(&path, is_idle) {
             Ok(()) => {
                 self.state().files.push(number);
                 Ok(())
@@ -232,17 +234,16 @@ impl Spares {
         }
     }
 
-    fn fill(&self, path: &Path, written: bool) -> io::Result<()> {
+    fn fill(&self, path: &Path, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
         let file = self.disk.create(path)?;
         file.allocate(self.segment_bytes)?;
-        if written {
-            let zeros = vec![0; 1 << 20];
-            let mut at = 0;
-            while at < self.segment_bytes {
-                let length = zeros.len().min((self.segment_bytes - at) as usize);
-                file.write_at(&zeros[..length], at)?;
-                at += length as u64;
-            }
+        let (mut at, zeros) = (0, vec![0; WRITTEN_AT_ONCE]);
+        while at < self.segment_bytes && is_idle() {
+            let length = zeros.len().min((self.segment_bytes - at) as usize);
+            file.write_at(&zeros[..length], at)?;
+            // Not all at the end: a sync of the log would wait for it.
+            file.sync()?;
+            at += length as u64;
         }
         file.sync()?;
         self.disk.sync_dir(&self.layout.log())

@@ -74,6 +74,7 @@ pub struct Queue {
     outcome_room: AtomicBool,
     /// The segment number that is being written.
     pub active: AtomicU64,
+    appended: AtomicU64,
 }
 
 #[derive(Default)]
@@ -95,11 +96,13 @@ impl Queue {
             is_full: AtomicBool::new(false),
             outcome_room: AtomicBool::new(true),
             active: AtomicU64::new(0),
+            appended: AtomicU64::new(0),
         }
     }
 
     /// Queues an append. What bounds the queue is what bounds its callers: bytes in flight and deliveries in flight.
     pub fn append(&self, append: Append) {
+        self.appended.fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.lock();
         if waiting.dead {
             refuse(append, &unavailable());
@@ -119,6 +122,11 @@ impl Queue {
     pub fn stop(&self) {
         self.lock().stop = true;
         self.wake.notify_one();
+    }
+
+    /// How many appends there have been: who sees it move is not alone on the disk.
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
     }
 
     pub fn full(&self) -> Option<String> {
@@ -459,7 +467,7 @@ impl Writer {
         };
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
-            let Err(error) = self.spares.make(false) else { continue };
+            let Err(error) = self.spares.make(&|| false) else { continue };
             if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }
