@@ -15,7 +15,7 @@ use super::{Admin, view};
 use crate::dispatch::Core;
 use crate::edge::Problem;
 use crate::store::{
-    DeadLetter, DeliveryId, LogRecord, Offset, Purge, Reader, Record, Redrive, TriggerId, clock,
+    DeadLetter, DeliveryId, Log, LogRecord, Offset, Purge, Record, Redrive, TriggerId, clock,
 };
 
 const LIMIT_DEFAULT: usize = 100;
@@ -180,8 +180,8 @@ pub async fn show(State(admin): State<Admin>, Path(text): Path<String>) -> Answe
         let id = find(&core, &text)?;
         (id, core.state.dead[&id])
     };
-    let reader = Arc::clone(admin.dispatch.log().reader());
-    let read = trail::blocking(move || read(&reader, id)).await?;
+    let log = admin.dispatch.log().clone();
+    let read = trail::blocking(move || read(&log, id)).await?;
     let (record, attempts) = read.map_err(|error| trail::problem(&error))?;
     let last = attempts.last();
     let detail = last.and_then(|last| last.error.as_deref()).unwrap_or(letter.reason.detail()).to_owned();
@@ -201,9 +201,9 @@ pub async fn show(State(admin): State<Admin>, Path(text): Path<String>) -> Answe
     answer::json(&shown)
 }
 
-fn read(reader: &Reader, id: DeliveryId) -> Result<(Arc<Record>, Attempts), crate::store::ReadError> {
-    let record = reader.read(id.offset)?;
-    let mut trail = trail::trail(reader, id.offset)?;
+fn read(log: &Log, id: DeliveryId) -> Result<(Arc<Record>, Attempts), crate::store::ReadError> {
+    let record = log.reader().read(id.offset)?;
+    let mut trail = trail::trail(log.index(), id.offset)?;
     Ok((record, trail.deliveries.remove(&(id.trigger, id.redrive)).unwrap_or_default()))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 
 use crate::edge::Problem;
-use crate::store::{Attempted, LogRecord, Next, Offset, ReadError, Reader, TriggerId};
+use crate::store::{Attempted, Index, LogRecord, Next, Offset, ReadError, TriggerId};
 
 /// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
 const FIRST: usize = 2;
@@ -49,24 +49,21 @@ pub struct Trail {
 }
 
 /// Collects everything the log says of an event.
-pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
+pub fn trail(index: &Index, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
-    reader.walk(offset, &mut |record, _| {
-        match record {
-            LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
-                trail.routed_epoch = Some(routed.epoch);
-                let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
-                trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
-            }
-            LogRecord::Outcomes(attempts) => {
-                for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
-                    let id = attempted.id;
-                    trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
-                }
-            }
-            _ => {}
+    index.outcomes(offset, &mut |record| match record {
+        LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
+            trail.routed_epoch = Some(routed.epoch);
+            let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
+            trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
         }
-        true
+        LogRecord::Outcomes(attempts) => {
+            for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
+                let id = attempted.id;
+                trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
+            }
+        }
+        _ => {}
     })?;
     trail.matched.sort_unstable();
     trail.matched.dedup();

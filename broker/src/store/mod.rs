@@ -49,6 +49,7 @@ pub mod digest;
 mod disk;
 mod fields;
 mod format;
+mod index;
 mod keeper;
 mod metrics;
 mod open;
@@ -70,6 +71,7 @@ use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
 pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+pub use index::{Index, IndexState, Wanted};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
 pub use open::{OpenError, Opened, Options, Recovery, open};
@@ -118,6 +120,7 @@ pub struct Log {
     reader: Arc<Reader>,
     measures: Arc<Measures>,
     keeper: Arc<keeper::Shared>,
+    index: Arc<Index>,
 }
 
 impl Log {
@@ -150,6 +153,11 @@ impl Log {
         &self.measures
     }
 
+    /// Look-ups of events. It stays closed, and they scan, until it is started.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
     /// Why events are refused at the moment, if they are.
     pub fn full(&self) -> Option<String> {
         self.queue.full()
@@ -169,5 +177,6 @@ impl Log {
     pub fn stop(&self) {
         self.queue.stop();
         self.keeper.stop();
+        self.index.stop();
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Disk;
 use super::format::{self, FRAME_HEADER_BYTES, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::index::Index;
 use super::keeper::{self, Keeper};
 use super::metrics::Measures;
 use super::reader::Reader;
@@ -135,6 +136,7 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
+    let index = Arc::new(Index::new(Arc::clone(&reader), layout.index()));
     let keeper = Keeper::new(
         disk,
         layout,
@@ -149,6 +151,10 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
         std::thread::Builder::new().name(name.into()).spawn(run).map_err(io)
     };
     let keeping = spawn("store-keeper", Box::new(move || keeper.run()))?;
+    let indexing = spawn("store-index", {
+        let index = Arc::clone(&index);
+        Box::new(move || index.run())
+    })?;
     spawn(
         "store-writer",
         Box::new(move || {
@@ -157,12 +163,13 @@ pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError>
             drop((queue, reader));
             // The directory is another process's when nothing here touches it any more.
             let _ = keeping.join();
+            let _ = indexing.join();
             drop(lock);
             let _ = tell.send(result);
         }),
     )?;
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    Ok(Opened { log: Log { queue, reader, measures, keeper: shared }, state, tail, ended, recovery })
+    Ok(Opened { log: Log { queue, reader, measures, keeper: shared, index }, state, tail, ended, recovery })
 }
 
 /// Takes the lock that only one process can have.
