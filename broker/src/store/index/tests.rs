@@ -14,7 +14,7 @@ use super::super::{
 };
 use super::*;
 
-const SEGMENT_BYTES: u64 = 9 << 20;
+const SEGMENT_BYTES: u64 = 2 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A log on disk, as random as its seed says.
@@ -164,6 +164,7 @@ fn new_event(random: &mut fastrand::Rng) -> NewEvent {
     // From here and there so many sources in a block that they are not told apart.
     let source = format!("/s{}", if random.bool() { random.u32(0..4) } else { random.u32(0..120) });
     let mut event = Event::builder()
+        .attribute("specversion", "1.0")
         .attribute("id", &random.u32(0..50_000).to_string())
         .attribute("source", &source)
         .attribute("type", &ty);
@@ -219,9 +220,9 @@ async fn check_rebuilt(stand: &mut Stand, index: Arc<Index>) -> bool {
 
 #[tokio::test]
 async fn answers_as_a_scan_does_however_much_is_indexed() {
-    for seed in 0..4 {
-        let mut stand = Stand::new(seed, 40_000).await;
-        for blocks in [0, 1, 3, usize::MAX] {
+    for seed in 0..2 {
+        let mut stand = Stand::new(seed, 12_000).await;
+        for blocks in [0, 1, usize::MAX] {
             let index = stand.index();
             build(&stand, &index, blocks);
             stand.check(&index);
@@ -235,9 +236,9 @@ async fn answers_as_a_scan_does_however_much_is_indexed() {
 
 #[tokio::test]
 async fn goes_on_where_it_was_when_it_is_opened_again() {
-    let mut stand = Stand::new(7, 40_000).await;
+    let mut stand = Stand::new(7, 16_000).await;
     let first = stand.index();
-    assert_eq!(build(&stand, &first, 4), 4);
+    assert_eq!(build(&stand, &first, 2), 2);
     let lag = first.lag();
     first.set_trees(None);
     let second = stand.index();
@@ -266,7 +267,7 @@ async fn a_broken_directory_is_set_aside_and_rebuilt() {
             file.set_len(file.metadata().unwrap().len() / 3).unwrap();
         }),
     ];
-    let mut stand = Stand::new(11, 30_000).await;
+    let mut stand = Stand::new(11, 10_000).await;
     for (name, must_be_set_aside, breaking) in breakings {
         let index = stand.index();
         build(&stand, &index, usize::MAX);
@@ -283,7 +284,7 @@ async fn a_broken_directory_is_set_aside_and_rebuilt() {
 
 #[tokio::test]
 async fn a_value_that_is_missing_is_noticed_and_the_index_rebuilt() {
-    let mut stand = Stand::new(13, 20_000).await;
+    let mut stand = Stand::new(13, 10_000).await;
     let index = stand.index();
     build(&stand, &index, usize::MAX);
     index.set_trees(None);
@@ -295,9 +296,7 @@ async fn a_value_that_is_missing_is_noticed_and_the_index_rebuilt() {
         }
     }
     drop(db);
-    let index = Arc::new(index);
-    assert!(!check_rebuilt(&mut stand, Arc::clone(&index)).await, "opening does not read all values");
-    assert!(index.control().broken.is_some(), "a look-up noticed");
+    assert!(check_rebuilt(&mut stand, Arc::new(index)).await, "a look-up notices");
 }
 
 #[test]
@@ -308,7 +307,7 @@ fn a_panic_in_the_database_is_an_error() {
 
 #[tokio::test]
 async fn a_retired_segment_is_not_held_and_its_tree_is_dropped() {
-    let mut stand = Stand::new(17, 120_000).await;
+    let mut stand = Stand::new(17, 24_000).await;
     let index = stand.index();
     let trees = Arc::new(Trees::open(&index.dir, &stand.log.reader().segments()).unwrap());
     while index.step(&trees).unwrap() {}
@@ -336,6 +335,7 @@ async fn by_id_over_a_million_events() {
     for block in 0..500_u32 {
         let new = (0..2000_u32).map(|at| {
             let event = Event::builder()
+                .attribute("specversion", "1.0")
                 .attribute("id", &(block * 2000 + at).to_string())
                 .attribute("source", "/orders")
                 .attribute("type", if at == 0 { "rare" } else { "order" })
