@@ -2,5 +2,9 @@
 //! [`Publisher`]; it never sees the store, and acknowledges upstream in the line after `publish` returned `Ok`.
 
 mod publisher;
+mod record;
+mod source;
 
-pub use publisher::{Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use publisher::{Aside, Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use record::{Record, Unfit};
+pub use source::{Context, Down, Health, Report, Source, Stop};

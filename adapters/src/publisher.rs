@@ -5,6 +5,8 @@ use std::sync::Arc;
 use sluice_schemas::Event;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::{Record, Unfit};
+
 /// An event and what came with it that is no attribute of it.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -25,7 +27,19 @@ pub struct Request {
     /// The entry point: `http`, or the name of a source. Part of the key of a duplicate.
     pub via: Arc<str>,
     pub entries: Vec<Entry>,
+    /// Records that became no event and are kept with their reason.
+    pub aside: Vec<Aside>,
+    /// Where the source stands once this is stored, in its own words: the latest is in the source's [`Context`] at its next
+    /// start.
+    pub mark: Option<String>,
     pub answer: oneshot::Sender<Result<Published, Refusal>>,
+}
+
+/// A record that cannot become an event, kept whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aside {
+    pub record: Record,
+    pub unfit: Unfit,
 }
 
 /// What became of each entry, in the order of the request. All of it is on disk.
@@ -69,8 +83,27 @@ impl Publisher {
 
     /// Stores the entries together and returns once they are on disk.
     pub async fn publish(&self, entries: Vec<Entry>) -> Result<Published, Refusal> {
+        self.send(entries, Vec::new(), None).await
+    }
+
+    /// Like `publish`, with where the source stands once these are stored.
+    pub async fn publish_with(&self, entries: Vec<Entry>, mark: String) -> Result<Published, Refusal> {
+        self.send(entries, Vec::new(), Some(mark)).await
+    }
+
+    /// Keeps a record that cannot become an event, with the reason, and returns once it is on disk.
+    pub async fn put_aside(&self, aside: Aside) -> Result<(), Refusal> {
+        self.send(Vec::new(), vec![aside], None).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        entries: Vec<Entry>,
+        aside: Vec<Aside>,
+        mark: Option<String>,
+    ) -> Result<Published, Refusal> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { via: Arc::clone(&self.via), entries, answer };
+        let request = Request { via: Arc::clone(&self.via), entries, aside, mark, answer };
         let gone = || Refusal::Unavailable { reason: "the broker is stopping".into() };
         self.requests.send(request).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?

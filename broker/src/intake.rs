@@ -16,7 +16,7 @@ const TAKEN_AT_ONCE: usize = 256;
 pub async fn run(mut requests: mpsc::Receiver<Request>, log: Log) {
     let mut taken = Vec::with_capacity(TAKEN_AT_ONCE);
     while requests.recv_many(&mut taken, TAKEN_AT_ONCE).await > 0 {
-        for Request { via, entries, answer } in taken.drain(..) {
+        for Request { via, entries, answer, .. } in taken.drain(..) {
             let events = entries.into_iter().map(|entry| new_event(entry, &via)).collect();
             log.submit(Append { events, records: Vec::new(), answer: Some(answer) });
         }

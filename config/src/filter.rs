@@ -1,8 +1,9 @@
 //! Filters in the dialects of the CloudEvents Subscriptions API.
 
+use sluice_language::Filter;
+
 use crate::diagnostic::{Problems, quoted};
 use crate::keys::{nearest, one_of};
-use crate::model::Filter;
 use crate::tree::{Entry, Node, Scalar, Value};
 
 pub(crate) const DIALECTS: &[&str] = &["exact", "prefix", "suffix", "all", "any", "not"];

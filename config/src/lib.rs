@@ -23,8 +23,11 @@ pub use changes::{Changes, changes};
 pub use diagnostic::{Diagnostic, Errors, Severity};
 pub use load::{FILE_BYTES_MAX, Loaded, check_text, load};
 pub use model::{
-    Admin, Backoff, Config, Delivery, Duplicates, Filter, Http, HttpSink, Limits, Mode, OnDamage, Order,
-    Rate, Reply, Retry, Secret, Sink, Start, Store, Tls, Trigger, Watermark,
+    Admin, AmqpSink, AmqpSource, Backoff, Binding, CatchUp, Config, CronSource, CronWhen, Declare, Delivery,
+    Duplicates, GitProvider, GitSource, Hmac, HmacAlgorithm, HmacEncoding, Http, HttpSink, KafkaClient,
+    KafkaKey, KafkaSink, KafkaSource, KafkaStart, Limits, Mode, NatsClient, NatsFrom, NatsSink, NatsSource,
+    OnDamage, Order, Oversize, Rate, Reply, Retry, Sasl, Scheme, Secret, Sink, Source, SourceKind, Start,
+    Store, Tls, TokenPlace, Topics, Trigger, Verify, Watermark, WebhookSource,
 };
 pub use schema::json_schema;
 pub use show::to_json;

@@ -246,6 +246,7 @@ impl<'n> Merged<'n> {
             duplicates: read_duplicates(section("duplicates"), problems),
             dead_letters_age: read_dead_letters(section("dead_letters"), problems),
             shutdown_timeout: read_shutdown_timeout(section("shutdown_timeout"), problems),
+            sources: BTreeMap::new(),
             triggers: self.read_triggers(&defaults, folders, problems),
         }
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_language::Filter;
+
 /// A whole configuration, as it is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -17,6 +19,7 @@ pub struct Config {
     /// How long a dead letter is kept; `None` is for ever.
     pub dead_letters_age: Option<Duration>,
     pub shutdown_timeout: Duration,
+    pub sources: BTreeMap<String, Source>,
     pub triggers: BTreeMap<String, Trigger>,
 }
 
@@ -91,21 +94,289 @@ pub struct Trigger {
     pub start: Start,
 }
 
-/// A filter of the CloudEvents Subscriptions API (section 3.2.4.1).
+/// What brings events in from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub kind: SourceKind,
+    /// What a record that is no CloudEvent becomes, field by field in the order of the file: JSON whose strings may be templates.
+    pub event: Vec<(String, serde_json::Value)>,
+    /// Larger events are refused.
+    pub event_bytes: usize,
+    pub oversize: Oversize,
+}
+
+/// What happens with a record that is put aside and larger than `limits.put_aside_bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oversize {
+    /// The source is down until the record is gone.
+    Stop,
+    Truncate,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    Kafka(KafkaSource),
+    Amqp(AmqpSource),
+    Nats(NatsSource),
+    Webhook(WebhookSource),
+    Git(GitSource),
+    Cron(CronSource),
+}
+
+impl SourceKind {
+    /// The key of the file format.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kafka(_) => "kafka",
+            Self::Amqp(_) => "amqp",
+            Self::Nats(_) => "nats",
+            Self::Webhook(_) => "webhook",
+            Self::Git(_) => "git",
+            Self::Cron(_) => "cron",
+        }
+    }
+}
+
+/// How a client of Kafka reaches its cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaClient {
+    pub brokers: Vec<String>,
+    /// `None` is without TLS.
+    pub tls: Option<Tls>,
+    pub sasl: Option<Sasl>,
+    /// librdkafka's own; none of those that Sluice sets itself.
+    pub properties: Vec<(String, Secret)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sasl {
+    pub mechanism: String,
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaSource {
+    pub client: KafkaClient,
+    pub topics: Topics,
+    pub group: String,
+    /// Where a group without committed offsets begins.
+    pub start: KafkaStart,
+    pub key: KafkaKey,
+    /// Static membership (KIP-345).
+    pub instance: Option<String>,
+    pub session_timeout: Duration,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
-    Exact(Vec<(String, String)>),
-    Prefix(Vec<(String, String)>),
-    Suffix(Vec<(String, String)>),
-    All(Vec<Filter>),
-    Any(Vec<Filter>),
-    Not(Box<Filter>),
+pub enum Topics {
+    Listed(Vec<String>),
+    /// A regular expression over whole names, as librdkafka reads it, without the leading `^`.
+    Pattern(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaStart {
+    Earliest,
+    Latest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KafkaKey {
+    /// A key that is UTF-8 becomes `partitionkey` where the event has none.
+    PartitionKey,
+    Ignore,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AmqpSource {
+    /// `amqp` or `amqps`; may hold a password.
+    pub url: Secret,
+    pub queue: String,
+    /// `None`: the queue exists.
+    pub declare: Option<Declare>,
+    pub prefetch: u16,
+    pub heartbeat: Duration,
+    pub tls: Tls,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Declare {
+    pub durable: bool,
+    pub arguments: Vec<(String, serde_json::Value)>,
+    pub bind: Vec<Binding>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub exchange: String,
+    pub routing_key: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatsClient {
+    /// May hold passwords or tokens.
+    pub servers: Vec<Secret>,
+    pub credentials: Option<PathBuf>,
+    /// `None` is without TLS, unless a URL says `tls://`.
+    pub tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatsSource {
+    pub client: NatsClient,
+    pub from: NatsFrom,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum NatsFrom {
+    /// A durable pull consumer.
+    JetStream { stream: String, consumer: String, filter_subjects: Vec<String>, idle_heartbeat: Duration },
+    /// Core NATS, which loses what comes while nobody listens.
+    Core { subjects: Vec<String>, queue_group: Option<String> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookSource {
+    /// `None` only where the file says `insecure: true`.
+    pub verify: Option<Verify>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verify {
+    pub scheme: Scheme,
+    /// Any of them is right. At least one.
+    pub secrets: Vec<Secret>,
+    /// How far a signed time may be from now, both ways.
+    pub tolerance: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scheme {
+    Github,
+    Gitlab,
+    Stripe,
+    Slack,
+    Shopify,
+    StandardWebhooks,
+    Svix,
+    Hmac(Hmac),
+    /// The secret itself, in a header or a query parameter.
+    Token(TokenPlace),
+    Basic {
+        username: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hmac {
+    pub algorithm: HmacAlgorithm,
+    /// In lower case.
+    pub header: String,
+    pub encoding: HmacEncoding,
+    /// What stands before the digest.
+    pub prefix: String,
+    /// `{body}` and `{timestamp}` stand for what their names say.
+    pub signed: String,
+    pub timestamp_header: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacAlgorithm {
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacEncoding {
+    Hex,
+    Base64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// In lower case.
+    Header(String),
+    Query(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GitSource {
+    pub provider: GitProvider,
+    /// Any of them is right; empty only where the file says `insecure: true`.
+    pub secrets: Vec<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GitProvider {
+    Auto,
+    Github,
+    Gitlab,
+    Gitea,
+    Forgejo,
+    Gogs,
+    Bitbucket,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CronSource {
+    pub when: CronWhen,
+    /// A name of the IANA database.
+    pub timezone: String,
+    pub catch_up: CatchUp,
+    pub catch_up_max: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CronWhen {
+    /// Five or six fields, or `@daily` and the like, as written.
+    Schedule(String),
+    /// Once: milliseconds since 1970-01-01T00:00:00Z.
+    At(i64),
+}
+
+/// Which ticks that passed while the broker was down are made up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchUp {
+    Skip,
+    Latest,
+    All,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sink {
     Http(HttpSink),
     Stdout,
+}
+
+/// `topic` and `key` are templates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaSink {
+    pub client: KafkaClient,
+    pub topic: String,
+    /// `None` is the event's `partitionkey`.
+    pub key: Option<String>,
+    pub mode: Mode,
+}
+
+/// `routing_key` is a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AmqpSink {
+    pub url: Secret,
+    pub exchange: String,
+    pub routing_key: String,
+    pub mode: Mode,
+    pub persistent: bool,
+    pub tls: Tls,
+}
+
+/// `subject` is a template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NatsSink {
+    pub client: NatsClient,
+    pub subject: String,
+    pub mode: Mode,
 }
 
 #[derive(Clone, Debug, PartialEq)]

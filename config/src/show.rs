@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::delivery::{BACKOFFS, REPLIES};
-use crate::model::{Config, Delivery, Filter, HttpSink, Order, Retry, Sink, Start, Store, Tls, Trigger};
+use sluice_language::Filter;
+
+use crate::model::{Config, Delivery, HttpSink, Order, Retry, Sink, Start, Store, Tls, Trigger};
 use crate::sections::ON_DAMAGE;
 use crate::sink::MODES;
 use crate::units::{duration_text, rate_text, size_text};
@@ -96,7 +98,7 @@ fn trigger_json(trigger: &Trigger) -> Value {
             Err(_) => format!("{milliseconds} ms since 1970"),
         },
     };
-    let filters: Vec<Value> = trigger.filters.iter().map(filter_json).collect();
+    let filters: Vec<Value> = trigger.filters.iter().map(Filter::to_json).collect();
     let mut shown = json!({
         "filters": filters,
         "sink": sink_json(&trigger.sink),
@@ -110,23 +112,6 @@ fn trigger_json(trigger: &Trigger) -> Value {
         shown["dead_letter"] = sink_json(sink);
     }
     shown
-}
-
-fn filter_json(filter: &Filter) -> Value {
-    let attributes = |pairs: &[(String, String)]| -> Value {
-        let pairs: Map<String, Value> =
-            pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        Value::Object(pairs)
-    };
-    let nested = |filters: &[Filter]| -> Value { filters.iter().map(filter_json).collect() };
-    match filter {
-        Filter::Exact(pairs) => json!({ "exact": attributes(pairs) }),
-        Filter::Prefix(pairs) => json!({ "prefix": attributes(pairs) }),
-        Filter::Suffix(pairs) => json!({ "suffix": attributes(pairs) }),
-        Filter::All(filters) => json!({ "all": nested(filters) }),
-        Filter::Any(filters) => json!({ "any": nested(filters) }),
-        Filter::Not(filter) => json!({ "not": filter_json(filter) }),
-    }
 }
 
 fn sink_json(sink: &Sink) -> Value {

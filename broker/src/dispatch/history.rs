@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_language::Facts;
 use tracing::{debug, error};
 
 use super::Dispatch;
@@ -55,8 +56,9 @@ pub async fn route_history(dispatch: Dispatch) {
             let mut core = dispatch.core();
             let table = Arc::clone(&core.table);
             let Some(rule) = table.rule(id) else { return };
-            let matched =
-                records.iter().filter(|record| rule.matches(&record.event, &record.via, record.offset));
+            let matched = records
+                .iter()
+                .filter(|record| rule.matches(&Facts::of(&record.event), &record.via, record.offset));
             let matches = matched.map(|record| (record.offset, vec![id])).collect();
             let epoch = core.state.set.epoch;
             core.routed(Routed { epoch, from, to: Offset(end.0 - 1), matches, only: Some(id) })

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use sluice_adapters::Refusal;
 use sluice_config::{self as config, Start};
+use sluice_language::Filter;
 
 use super::trigger::{Active, Runtime};
 use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
-use crate::routing::{Filter, Rule, Table};
+use crate::routing::{Rule, Table};
 use crate::sink::{OpenError, Sink};
 use crate::store::{LogRecord, Offset, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
 
@@ -78,7 +79,7 @@ impl Dispatch {
                 continue;
             };
             let (id, birth) = (entry.id, entry.birth);
-            let filters = trigger.filters.iter().map(Filter::from).collect::<Vec<_>>();
+            let filters = trigger.filters.clone();
             let filter = if filters.len() == 1 {
                 filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
             } else {
@@ -152,19 +153,7 @@ fn next_set(
 
 /// What decides a match, as the log keeps it.
 fn describe(trigger: &config::Trigger) -> serde_json::Value {
-    fn one(filter: &config::Filter) -> serde_json::Value {
-        let pairs = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
-        let list = |filters: &[config::Filter]| filters.iter().map(one).collect::<Vec<_>>();
-        match filter {
-            config::Filter::Exact(p) => serde_json::json!({ "exact": pairs(p) }),
-            config::Filter::Prefix(p) => serde_json::json!({ "prefix": pairs(p) }),
-            config::Filter::Suffix(p) => serde_json::json!({ "suffix": pairs(p) }),
-            config::Filter::All(f) => serde_json::json!({ "all": list(f) }),
-            config::Filter::Any(f) => serde_json::json!({ "any": list(f) }),
-            config::Filter::Not(f) => serde_json::json!({ "not": one(f) }),
-        }
-    }
-    let filters: Vec<_> = trigger.filters.iter().map(one).collect();
+    let filters: Vec<_> = trigger.filters.iter().map(Filter::to_json).collect();
     serde_json::json!({ "sources": trigger.sources, "filters": filters })
 }
 

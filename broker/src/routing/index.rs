@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use sluice_language::{Facts, Filter};
 use sluice_schemas::Event;
 
-use super::Filter;
 use crate::store::{Offset, TriggerId};
 
 /// What decides whether a trigger matches an event.
@@ -19,10 +19,10 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub fn matches(&self, event: &Event, via: &str, offset: Offset) -> bool {
+    pub fn matches(&self, facts: &Facts<'_>, via: &str, offset: Offset) -> bool {
         self.birth <= offset
             && self.sources.as_ref().is_none_or(|sources| sources.iter().any(|source| source == via))
-            && self.filter.matches(event)
+            && self.filter.holds(facts).unwrap_or(false)
     }
 }
 
@@ -88,7 +88,8 @@ impl Table {
         candidates.dedup();
         let all = candidates.iter().chain(&self.others);
         let rules = all.map(|at| &self.rules[*at as usize]);
-        rules.filter(|rule| rule.matches(event, via, offset)).map(|rule| rule.trigger).collect()
+        let facts = Facts::of(event);
+        rules.filter(|rule| rule.matches(&facts, via, offset)).map(|rule| rule.trigger).collect()
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
                 trigger: TriggerId(at as u32), birth: Offset(0), sources: None, filter,
             };
             let rules: Vec<_> = filters.into_iter().enumerate().map(rule).collect();
-            let brute: Vec<_> = rules.iter().filter(|r| r.filter.matches(&event)).map(|r| r.trigger).collect();
+            let brute: Vec<_> = rules.iter().filter(|r| r.filter.holds(&Facts::of(&event)).unwrap()).map(|r| r.trigger).collect();
             let mut found = Table::new(rules).matches(&event, "http", Offset(0));
             found.sort_unstable();
             prop_assert_eq!(found, brute);

@@ -1,0 +1,15 @@
+//! The languages inside the YAML: the filter dialects, templates and transforms. Text is compiled once, when a configuration is
+//! read; evaluating does no I/O, reads no clock and cannot panic.
+
+pub mod cel;
+pub mod cesql;
+mod facts;
+mod filter;
+pub mod pattern;
+mod syntax;
+pub mod template;
+pub mod transform;
+
+pub use facts::{Facts, NotJson};
+pub use filter::{Errs, Failure, Filter, Term};
+pub use syntax::SyntaxError;

@@ -1,0 +1,1 @@
+//! `{path|default}` in strings.

@@ -1,0 +1,1 @@
+//! What a trigger makes of an event before its sink gets it.
