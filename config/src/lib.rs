@@ -15,6 +15,7 @@ mod schema;
 mod sections;
 mod show;
 mod sink;
+mod template;
 mod tree;
 mod trigger;
 mod units;

@@ -4,6 +4,7 @@
 pub mod cel;
 pub mod cesql;
 mod facts;
+mod fields;
 mod filter;
 pub mod pattern;
 mod syntax;
@@ -11,5 +12,6 @@ pub mod template;
 pub mod transform;
 
 pub use facts::{Facts, NotJson};
+pub use fields::{Draft, EventFields, Unmade, WrongField};
 pub use filter::{Errs, Failure, Filter, Term};
 pub use syntax::SyntaxError;
