@@ -19,6 +19,7 @@ pub use self::core::{Core, ended_without_attempt};
 pub use self::reload::{Prepared, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
 use crate::store::{Log, Record, State, clock};
+use crate::transform;
 
 /// Dead letters on their way to a sink at the same time.
 const DEAD_LETTERS_IN_FLIGHT: usize = 256;
@@ -38,6 +39,7 @@ struct Shared {
     earlier: Arc<Notify>,
     dead_letters: Semaphore,
     in_flight: watch::Sender<usize>,
+    transforms: transform::Pool,
 }
 
 impl Dispatch {
@@ -54,6 +56,7 @@ impl Dispatch {
                 earlier,
                 dead_letters: Semaphore::new(DEAD_LETTERS_IN_FLIGHT),
                 in_flight,
+                transforms: transform::Pool::default(),
             }),
         }
     }
