@@ -18,7 +18,7 @@ use crate::delivery::Reason;
 use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
-use crate::intake;
+use crate::intake::Intake;
 use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
@@ -111,8 +111,6 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
     report_recovery(&opened.recovery);
     let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
-    let (publish, requests) = mpsc::channel(intake::REQUESTS_MAX);
-    tokio::spawn(intake::run(requests, opened.log.clone()));
     dispatch
         .adopt(prepared)
         .await
@@ -137,7 +135,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         ..EdgeLimits::default()
     };
     let ingress = ingress::router(Ingress {
-        publisher: Publisher::new("http", publish),
+        publisher: Publisher::new("http", Arc::new(Intake::new(dispatch.clone()))),
         limits: config.limits,
         webhook_origins: config.http.webhook_origins.clone(),
         gate: gate.clone(),

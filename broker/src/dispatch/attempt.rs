@@ -103,6 +103,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         status: answer.status,
         error: None,
         body: Bytes::new(),
+        owes_letter: false,
         next: Next::Delivered,
     };
     let mut outcome = answer.outcome;

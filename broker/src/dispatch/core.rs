@@ -301,6 +301,7 @@ pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
         status: None,
         error: Some(reason.detail().into()),
         body: bytes::Bytes::new(),
+        owes_letter: false,
         next: Next::Dead(reason),
     }
 }

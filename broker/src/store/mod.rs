@@ -78,11 +78,11 @@ pub use metrics::{Measures, SyncTimes};
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,
-    TriggerSet,
+    Aside, AsidesGone, Attempted, DeliveryId, Digest, Gap, LogRecord, Mark, Next, Pause, Purge, Record,
+    Redrive, Routed, SourcePause, TriggerEntry, TriggerSet,
 };
 pub use scan::Damage;
-pub use state::{Books, DeadLetter, Paused, Slot, State, TriggerState};
+pub use state::{AsideEntry, Books, DeadLetter, Paused, Slot, State, TriggerState};
 pub use verify::{RepairError, VerifyError, VerifyReport, repair, verify};
 pub use window::WindowSize;
 pub use writer::{Append, NewEvent};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sluice_adapters::Refusal;
 
 use super::super::{
-    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Purge, Redrive, Routed, State,
-    TriggerEntry, TriggerId,
+    Aside, AsidesGone, Attempted, DeliveryId, LogRecord, Mark, Next, Offset, Options, Pause, Purge, Redrive,
+    Routed, SourcePause, State, TriggerEntry, TriggerId,
 };
 use super::disk::SimDisk;
 use super::rig::{Promises, Run, check_books, event, kill, options};
@@ -245,6 +245,7 @@ impl Model {
                     status: Some(200),
                     error: None,
                     body: bytes::Bytes::from_static(b"no"),
+                    owes_letter: random.bool(),
                     next: match random.u8(0..4) {
                         0 => Next::RetryAt { due_ms: 5000 },
                         1 => Next::Dead(Reason::Attempts),
@@ -254,12 +255,16 @@ impl Model {
                 let attempts: Vec<_> = attempts.collect();
                 (!attempts.is_empty()).then_some(LogRecord::Outcomes(attempts))
             }
+            8 if random.bool() => self.of_a_source(),
             8 => {
                 let reason = random.bool().then(|| "asked to".to_owned());
                 Some(LogRecord::Pause(Pause { trigger: trigger?, at_ms: 20, reason }))
             }
             _ => {
                 let id = random.choice(state.dead.keys().copied().collect::<Vec<_>>())?;
+                if state.owed.contains(&id) && random.bool() {
+                    return Some(LogRecord::Told(vec![id]));
+                }
                 if random.bool() {
                     return Some(LogRecord::Purge(Purge { at_ms: 30, ids: vec![id] }));
                 }
@@ -268,6 +273,36 @@ impl Model {
             }
         }
     }
+
+    /// A record of a source.
+    fn of_a_source(&mut self) -> Option<LogRecord> {
+        let (state, random) = (&self.state, &mut self.random);
+        let source = std::sync::Arc::from(if random.bool() { "orders" } else { "nightly" });
+        Some(match random.u8(0..4) {
+            0 => LogRecord::Mark(Mark { source, text: random.u64(..).to_string() }),
+            1 => {
+                let reason = random.bool().then(|| "asked to".to_owned());
+                LogRecord::SourcePause(SourcePause { source, at_ms: 40, reason })
+            }
+            2 => {
+                let numbers = vec![random.choice(state.asides.keys().copied().collect::<Vec<_>>())?];
+                LogRecord::AsidesGone(AsidesGone { at_ms: 50, numbers })
+            }
+            _ => LogRecord::Aside(aside(state.last_aside + 1, source, state.next_offset)),
+        })
+    }
+}
+
+/// What was put aside, its content known from its number.
+fn aside(number: u64, source: std::sync::Arc<str>, near: Offset) -> Aside {
+    let body = bytes::Bytes::from(number.to_string().repeat(40));
+    let record = sluice_adapters::Record {
+        position: format!("t/0/{number}"),
+        body: Some(body),
+        ..sluice_adapters::Record::default()
+    };
+    let unfit = sluice_adapters::Unfit { is_conflict: number % 3 == 0, detail: "no `type`".into() };
+    Aside { number, at_ms: 60, source, near, aside: sluice_adapters::Aside { record, unfit } }
 }
 
 fn text(state: &State) -> String {
