@@ -364,7 +364,7 @@ async fn watch_room(dispatch: Dispatch, gate: Gate) {
         tokio::time::sleep(GATE_INTERVAL).await;
         if floor_told.elapsed() >= FLOOR_INTERVAL {
             floor_told = tokio::time::Instant::now();
-            let floor = dispatch.core().state.needed_from();
+            let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
         gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));

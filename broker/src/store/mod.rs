@@ -8,6 +8,7 @@
 //! DIR/log/000000000001.seg  segments, numbered without holes; a number is never used twice
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
+//! DIR/dead-letters/         copies of dead letters whose segments have been retired, see `letters`
 //! DIR/set-aside/            torn tails that recovery cut off
 //!
 //! segment  ┌────────────────┬───────────────┬─────────┬────
@@ -51,6 +52,7 @@ mod disk;
 mod fields;
 mod format;
 mod keeper;
+mod letters;
 mod metrics;
 mod open;
 mod reader;
@@ -168,7 +170,7 @@ impl Log {
         self.queue.has_outcome_room()
     }
 
-    /// Tells the keeper the lowest offset that a trigger or a dead letter still needs.
+    /// Tells the keeper the lowest offset that a trigger still needs.
     pub fn note_floor(&self, floor: Offset) {
         self.keeper.set_floor(floor);
     }

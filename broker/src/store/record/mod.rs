@@ -251,7 +251,7 @@ impl LogRecord {
             RecordType::Routed => Self::Routed(take_routed(body).ok_or_else(|| missing("range"))?),
             RecordType::Outcomes => {
                 let attempts =
-                    Reader(body).filter(|(tag, _)| *tag == 1).map(|(_, bytes)| take_attempted(bytes));
+                    Reader(body).filter(|(tag, _)| *tag == 1).map(|(_, bytes)| decode_attempted(bytes));
                 Self::Outcomes(attempts.collect::<Option<_>>().ok_or_else(|| missing("attempt"))?)
             }
             RecordType::Pause => Self::Pause(Pause {
@@ -396,7 +396,7 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-fn decode_event(body: &[u8], offset: Offset) -> Option<Record> {
+pub fn decode_event(body: &[u8], offset: Offset) -> Option<Record> {
     let (mut key, mut content, mut received_at_ms, mut via) = (None, None, None, None);
     let (mut attributes, mut data, mut parent, mut hops) = (None, None, None, 0);
     let (mut trace_parent, mut trace_state) = (None, None);
@@ -481,7 +481,7 @@ fn take_id(bytes: &mut &[u8]) -> Option<DeliveryId> {
 }
 
 /// The fixed part first, then fields, so that most attempts (delivered at once) take a dozen bytes.
-fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
+pub fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
     put_id(body, attempted.id);
     put_number(body, u64::from(attempted.attempt));
     put_number(body, attempted.at_ms);
@@ -508,7 +508,8 @@ fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
     }
 }
 
-fn take_attempted(mut bytes: &[u8]) -> Option<Attempted> {
+/// Reads an attempt of an outcome record.
+pub fn decode_attempted(mut bytes: &[u8]) -> Option<Attempted> {
     let id = take_id(&mut bytes)?;
     let attempt = take_number(&mut bytes)? as u32;
     let at_ms = take_number(&mut bytes)?;

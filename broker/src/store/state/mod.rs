@@ -126,15 +126,10 @@ pub struct Paused {
 }
 
 impl TriggerState {
-    /// All below is settled, as far as this trigger has been told.
+    /// All below is settled, as far as this trigger has been told; redrives are outside of it.
     pub fn floor(&self, routed_to: Offset) -> Offset {
-        let redriven = self.redriven.keys().map(|(offset, _)| *offset).next();
         let history = self.history.map(|(next, _)| next);
-        [self.outstanding.first(), self.behind, redriven, history]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(routed_to)
+        [self.outstanding.first(), self.behind, history].into_iter().flatten().min().unwrap_or(routed_to)
     }
 
     /// Milliseconds that count as age, at a moment.
@@ -243,12 +238,8 @@ impl State {
         self.triggers.values().map(|trigger| trigger.outstanding.len() + trigger.redriven.len()).sum()
     }
 
-    /// The lowest offset that a trigger or a dead letter still needs.
-    pub fn needed_from(&self) -> Offset {
-        self.dead.keys().map(|id| id.offset).fold(self.floor(), Offset::min)
-    }
-
-    /// The lowest offset that a trigger still needs.
+    /// The lowest offset that a trigger still needs of the log. Dead letters and their redrives are copied when their
+    /// segment goes.
     pub fn floor(&self) -> Offset {
         let routed_to = self.routed_to();
         self.triggers.values().map(|trigger| trigger.floor(routed_to)).fold(routed_to, Offset::min)

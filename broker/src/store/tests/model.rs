@@ -24,6 +24,8 @@ struct Model {
     /// Deliveries known as settled: they are never outstanding again.
     settled: BTreeMap<DeliveryId, bool>,
     names: u64,
+    /// How many attempts of each delivery were acknowledged.
+    attempts: BTreeMap<DeliveryId, usize>,
 }
 
 impl Model {
@@ -45,6 +47,7 @@ impl Model {
             doubtful: vec![],
             settled: BTreeMap::new(),
             names: 0,
+            attempts: BTreeMap::new(),
         }
     }
 
@@ -58,7 +61,10 @@ impl Model {
                     let record = self.control();
                     self.commit(&mut run, &[], record.into_iter().collect());
                 }
-                90..94 => run.keeper.step(),
+                90..94 => {
+                    run.keeper.step();
+                    self.check_kept(&run);
+                }
                 94..96 => {
                     run.stop().unwrap();
                     run = self.open();
@@ -88,7 +94,38 @@ impl Model {
         if let Some(folded) = run.fold_from_start(&self.options) {
             assert_eq!(text(&folded), text(&run.state), "with a snapshot and without");
         }
+        self.check_kept(&run);
         run
+    }
+
+    /// Whatever is dead or put aside can be shown, whether its segments are there or not.
+    fn check_kept(&self, run: &Run) {
+        let reader = run.log.reader();
+        let redriven =
+            self.state.triggers.values().flat_map(|held| held.redriven.keys().map(|(offset, _)| *offset));
+        for offset in self.state.dead.keys().map(|id| id.offset).chain(redriven) {
+            let read = reader.read(offset).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(read.event, self.promises.events[offset.0 as usize], "offset {offset}");
+        }
+        for id in self.state.dead.keys() {
+            let kept = reader.kept_attempts(id.offset).unwrap();
+            let mut found: Vec<_> = kept.into_iter().filter(|attempted| attempted.id == *id).collect();
+            reader
+                .walk(id.offset, &mut |record, _| {
+                    let LogRecord::Outcomes(list) = record else { return true };
+                    found.extend(list.into_iter().filter(|attempted| attempted.id == *id));
+                    true
+                })
+                .unwrap();
+            found.sort_by_key(|attempted| attempted.at_ms);
+            found.dedup();
+            assert_eq!(found.len(), self.attempts[id], "attempts of {id:?}");
+        }
+        for (number, entry) in &self.state.asides {
+            let found = reader.read_aside(*number, entry.near).unwrap();
+            let expected = aside(*number, std::sync::Arc::clone(&entry.source), entry.near);
+            assert_eq!(found, Some(expected));
+        }
     }
 
     /// Cuts the power while something is being written.
@@ -150,6 +187,7 @@ impl Model {
         for record in records {
             self.state.apply(record, &|_| true);
             if let LogRecord::Outcomes(list) = record {
+                list.iter().for_each(|attempted| *self.attempts.entry(attempted.id).or_default() += 1);
                 for attempted in list.iter().filter(|a| !matches!(a.next, Next::RetryAt { .. })) {
                     self.settled.insert(attempted.id, true);
                 }
@@ -240,7 +278,7 @@ impl Model {
                 let attempts = open.into_iter().map(|(offset, redrive)| Attempted {
                     id: DeliveryId { trigger: id, offset, redrive },
                     attempt: 1,
-                    at_ms: 10,
+                    at_ms: random.u64(..),
                     duration_ms: 3,
                     status: Some(200),
                     error: None,
