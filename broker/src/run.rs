@@ -117,6 +117,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
     tokio::spawn(dispatch.clone().route(opened.tail));
     tokio::spawn(dispatch.clone().tick());
+    tokio::spawn(dispatch.clone().tell());
     tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
     if let Some(age) = config.dead_letters_age {
         tokio::spawn(expire_dead_letters(dispatch.clone(), age));
@@ -150,6 +151,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success: Arc::clone(&reload_success),
         hosts: Arc::new(hosts(&config, operators.local_addr())),
         started_at_ms: clock::wall_ms(),
+        to_event: Arc::new(|source, _| {
+            let detail = format!("there is no source `{source}` any more");
+            Err(sluice_adapters::Unfit { is_conflict: false, detail })
+        }),
     });
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));

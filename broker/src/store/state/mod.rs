@@ -56,6 +56,12 @@ pub struct AsideEntry {
     pub is_conflict: bool,
 }
 
+impl AsideEntry {
+    pub fn reason(&self) -> Reason {
+        if self.is_conflict { Reason::Conflict } else { Reason::Quarantine }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub reason: Reason,
