@@ -4,6 +4,7 @@
 //! in range. What is wrong comes back as [`Errors`], as many at once as can be found, each with its place and the line that shows it.
 
 mod changes;
+mod client;
 mod delivery;
 mod diagnostic;
 mod expand;
@@ -12,9 +13,11 @@ mod keys;
 mod load;
 mod model;
 mod schema;
+mod secret;
 mod sections;
 mod show;
 mod sink;
+mod source;
 mod template;
 mod transform;
 mod tree;

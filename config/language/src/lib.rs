@@ -7,11 +7,15 @@ mod facts;
 mod fields;
 mod filter;
 pub mod pattern;
+mod schedule;
 mod syntax;
 pub mod template;
 pub mod transform;
+mod zone;
 
 pub use facts::{Facts, NotJson};
 pub use fields::{Draft, EventFields, Unmade, WrongField};
 pub use filter::{Errs, Failure, Filter, Term};
+pub use schedule::Schedule;
 pub use syntax::SyntaxError;
+pub use zone::zone;
