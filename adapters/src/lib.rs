@@ -7,6 +7,6 @@ mod record;
 mod source;
 
 pub use event_template::EventTemplate;
-pub use publisher::{Aside, Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Report, Source, Stop};
