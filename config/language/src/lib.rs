@@ -5,11 +5,13 @@ pub mod cel;
 pub mod cesql;
 mod facts;
 mod filter;
+mod json;
 pub mod pattern;
 mod syntax;
 pub mod template;
 pub mod transform;
 
 pub use facts::{Facts, NotJson};
-pub use filter::{Errs, Failure, Filter, Term};
+pub use filter::{Errs, Failure, Filter, Subject, Term};
+pub use json::Paths;
 pub use syntax::SyntaxError;
