@@ -6,6 +6,7 @@ pub mod cesql;
 mod facts;
 mod fields;
 mod filter;
+mod json;
 pub mod pattern;
 mod syntax;
 pub mod template;
@@ -13,5 +14,6 @@ pub mod transform;
 
 pub use facts::{Facts, NotJson};
 pub use fields::{Draft, EventFields, Unmade, WrongField};
-pub use filter::{Errs, Failure, Filter, Term};
+pub use filter::{Errs, Failure, Filter, Subject, Term};
+pub use json::Paths;
 pub use syntax::SyntaxError;
