@@ -3,13 +3,16 @@
 
 pub mod cel;
 pub mod cesql;
+mod explain;
 mod facts;
 mod filter;
 pub mod pattern;
+mod stored;
 mod syntax;
 pub mod template;
 pub mod transform;
 
+pub use explain::failure;
 pub use facts::{Facts, NotJson};
 pub use filter::{Errs, Failure, Filter, Term};
 pub use syntax::SyntaxError;
