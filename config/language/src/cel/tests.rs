@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its case shall panic")]
-
 use expect_test::{Expect, expect};
 use sluice_schemas::{DataForm, Event};
 
