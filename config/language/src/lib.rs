@@ -6,6 +6,7 @@ pub mod cesql;
 mod explain;
 mod facts;
 mod filter;
+mod json;
 pub mod pattern;
 mod stored;
 mod syntax;
@@ -14,5 +15,6 @@ pub mod transform;
 
 pub use explain::failure;
 pub use facts::{Facts, NotJson};
-pub use filter::{Errs, Failure, Filter, Term};
+pub use filter::{Errs, Failure, Filter, Subject, Term};
+pub use json::Paths;
 pub use syntax::SyntaxError;
