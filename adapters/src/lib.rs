@@ -5,6 +5,6 @@ mod publisher;
 mod record;
 mod source;
 
-pub use publisher::{Aside, Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Report, Source, Stop};
