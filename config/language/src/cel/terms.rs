@@ -2,7 +2,7 @@
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
-use crate::Term;
+use crate::{Subject, Term};
 
 const TERMS_MAX: usize = 64;
 
@@ -31,7 +31,7 @@ pub fn terms(expression: &IdedExpr) -> Option<Vec<Term>> {
 }
 
 fn exact(attribute: &str, text: String) -> Term {
-    Term { attribute: attribute.to_owned(), text, is_prefix: false }
+    Term { subject: Subject::Attribute(attribute.to_owned()), text, is_prefix: false }
 }
 
 fn equality(left: &IdedExpr, right: &IdedExpr) -> Option<Term> {
@@ -41,7 +41,7 @@ fn equality(left: &IdedExpr, right: &IdedExpr) -> Option<Term> {
 fn starts_with(call: &CallExpr, prefix: &IdedExpr) -> Option<Term> {
     let attribute = attribute(call.target.as_deref()?)?;
     let text = literal(prefix).filter(|text| !text.is_empty())?;
-    Some(Term { attribute: attribute.to_owned(), text: text.to_owned(), is_prefix: true })
+    Some(Term { subject: Subject::Attribute(attribute.to_owned()), text: text.to_owned(), is_prefix: true })
 }
 
 /// The `a` of `event.a`.

@@ -2,6 +2,7 @@ use expect_test::{Expect, expect};
 use sluice_schemas::{DataForm, Event};
 
 use super::*;
+use crate::Subject;
 
 fn event(data: &str) -> Event {
     let builder =
@@ -212,7 +213,8 @@ fn terms_follow_from_the_outermost_operators() {
         let terms = Program::compile(text).unwrap().terms()?;
         let shown = terms.into_iter().map(|term| {
             let relation = if term.is_prefix { "^" } else { "=" };
-            format!("{}{relation}{}", term.attribute, term.text)
+            let Subject::Attribute(attribute) = term.subject else { panic!("not of the data") };
+            format!("{attribute}{relation}{}", term.text)
         });
         Some(shown.collect::<Vec<_>>().join(" "))
     };
