@@ -5,6 +5,7 @@ mod event_template;
 mod publisher;
 mod record;
 mod source;
+pub mod webhook;
 
 pub use event_template::EventTemplate;
 pub use publisher::{Aside, Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
