@@ -2,6 +2,9 @@
 //! [`Publisher`]; it never sees the store, and acknowledges upstream in the line after `publish` returned `Ok`.
 
 mod event_template;
+mod git;
+pub mod hook;
+mod look;
 mod publisher;
 mod record;
 mod source;

@@ -26,7 +26,7 @@ pub(super) fn fields(form: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_,
 }
 
 /// The field `payload`, if there is one.
-pub(super) fn payload(form: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn payload(form: &[u8]) -> Option<Vec<u8>> {
     let (_, value) = fields(form).find(|(name, _)| name == "payload")?;
     Some(value.into_owned().into_bytes())
 }

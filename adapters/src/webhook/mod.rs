@@ -1,6 +1,6 @@
 //! Webhooks: verifying who sent a delivery, and making events of it.
 
-mod form;
+pub(crate) mod form;
 mod mac;
 mod presets;
 mod verify;

@@ -133,7 +133,7 @@ impl Verifier {
 
     /// Looks at the headers and the query of a delivery, at a time in seconds since 1970-01-01T00:00:00Z.
     pub fn claim(&self, headers: &HeaderMap, query: Option<&str>, now_s: i64) -> Result<Claim<'_>, Denied> {
-        let unsigned = Claim { signed: None, time_s: None };
+        let unsigned = Claim::unsigned();
         match &self.way {
             Way::Unverified => Ok(unsigned),
             Way::Shared(shared) => shared.check(headers, query).map(|()| unsigned),
@@ -170,6 +170,11 @@ impl Verifier {
 }
 
 impl Claim<'_> {
+    /// Of a source that takes what anybody sends.
+    pub(crate) fn unsigned() -> Self {
+        Self { signed: None, time_s: None }
+    }
+
     /// Looks at the body, in the bytes it came in.
     pub fn check(self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Denied> {
         let Some((mac, signatures)) = &self.signed else { return Ok(Verified { time_s: None }) };
