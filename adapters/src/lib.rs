@@ -11,6 +11,6 @@ mod source;
 pub mod webhook;
 
 pub use event_template::EventTemplate;
-pub use publisher::{Aside, Entry, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Report, Source, Stop};

@@ -18,7 +18,7 @@ use crate::delivery::Reason;
 use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
-use crate::intake;
+use crate::intake::Intake;
 use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
@@ -111,14 +111,13 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
     report_recovery(&opened.recovery);
     let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
-    let (publish, requests) = mpsc::channel(intake::REQUESTS_MAX);
-    tokio::spawn(intake::run(requests, opened.log.clone()));
     dispatch
         .adopt(prepared)
         .await
         .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
     tokio::spawn(dispatch.clone().route(opened.tail));
     tokio::spawn(dispatch.clone().tick());
+    tokio::spawn(dispatch.clone().tell());
     tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
     if let Some(age) = config.dead_letters_age {
         tokio::spawn(expire_dead_letters(dispatch.clone(), age));
@@ -137,7 +136,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         ..EdgeLimits::default()
     };
     let ingress = ingress::router(Ingress {
-        publisher: Publisher::new("http", publish),
+        publisher: Publisher::new("http", Arc::new(Intake::new(dispatch.clone()))),
         limits: config.limits,
         webhook_origins: config.http.webhook_origins.clone(),
         gate: gate.clone(),
@@ -152,6 +151,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success: Arc::clone(&reload_success),
         hosts: Arc::new(hosts(&config, operators.local_addr())),
         started_at_ms: clock::wall_ms(),
+        to_event: Arc::new(|source, _| {
+            let detail = format!("there is no source `{source}` any more");
+            Err(sluice_adapters::Unfit { is_conflict: false, detail })
+        }),
     });
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
@@ -366,7 +369,7 @@ async fn watch_room(dispatch: Dispatch, gate: Gate) {
         tokio::time::sleep(GATE_INTERVAL).await;
         if floor_told.elapsed() >= FLOOR_INTERVAL {
             floor_told = tokio::time::Instant::now();
-            let floor = dispatch.core().state.needed_from();
+            let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
         gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));

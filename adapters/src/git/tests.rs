@@ -17,6 +17,7 @@ fn attributes(provider: Provider, event: &'static str, payload: &Value) -> Strin
     format!("{} | {} | {} | {time}", event.ty(), event.source(), event.subject().unwrap_or("-"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "payloads are written where they are checked")]
 fn check(provider: Provider, event: &'static str, payload: Value, expected: &str) {
     assert_eq!(attributes(provider, event, &payload), expected, "{event} {payload}");
 }

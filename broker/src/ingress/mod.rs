@@ -36,7 +36,7 @@ const ALLOW: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const BATCH_MEDIA_TYPE: &str = "application/cloudevents-batch";
 
 /// What the ingress needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ingress {
     pub publisher: Publisher,
     pub limits: Limits,
