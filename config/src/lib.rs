@@ -16,6 +16,7 @@ mod sections;
 mod show;
 mod sink;
 mod template;
+mod transform;
 mod tree;
 mod trigger;
 mod units;

@@ -20,7 +20,7 @@ pub(crate) fn read_template(
         Value::Scalar(scalar) => {
             let json = scalar_json(name, node, scalar, problems)?;
             if let Json::String(text) = &json {
-                check_text(name, node.at, scalar, text, roots, problems)?;
+                check_text(name, node, scalar, text, roots, problems)?;
             }
             Some(json)
         }
@@ -90,7 +90,7 @@ pub(crate) fn read_fields(
 
 fn check_text(
     name: &str,
-    at: At,
+    node: &Node,
     scalar: &Scalar,
     text: &str,
     roots: &[Root],
@@ -99,26 +99,29 @@ fn check_text(
     if let Err(error) = Template::compile_text(text, roots) {
         // What came from outside the file is not shown, and neither is its place.
         match &scalar.reference {
-            Some(_) => problems.error(at, format!("`{name}`: {} is no template", scalar.shown())),
-            None => problems.error(within(at, text, error.at), format!("`{name}`: {}", error.message)),
+            Some(_) => problems.error(node.at, format!("`{name}`: {} is no template", scalar.shown())),
+            None => problems.error(within(node, text, error.at), format!("`{name}`: {}", error.message)),
         }
         return None;
     }
     if DOUBLE_BRACES_WARN.contains(&name) && text.contains("{{") {
         let message = format!("`{name}`: `{{{{` stands for a brace: a path is written in single braces");
-        problems.warning(at, message);
+        problems.warning(node.at, message);
     }
     Some(())
 }
 
-/// The place of a byte of a text that is written on one line.
-fn within(at: At, text: &str, offset: usize) -> At {
+/// The place of a byte of a text that stands on one line as it is.
+pub(crate) fn within(node: &Node, text: &str, offset: usize) -> At {
+    let at = node.at;
+    let Value::Scalar(scalar) = &node.value else { return at };
     let before = text.get(..offset).unwrap_or(text);
-    // In a block scalar, and where quotes hold escapes, the file has other columns.
-    if at.length < text.chars().count() || text.contains(['\n', '\\', '"']) {
+    let characters = text.chars().count();
+    let quote = usize::from(scalar.quoted);
+    // In a block scalar, and where quotes hold escapes or there are references, the file has other columns.
+    if scalar.reference.is_some() || at.length != characters + 2 * quote || text.contains('\n') {
         return at;
     }
-    let quote = (at.length - text.chars().count()) / 2;
     let skipped = quote + before.chars().count();
     At { column: at.column + skipped, length: at.length.saturating_sub(skipped + quote).max(1), ..at }
 }

@@ -206,14 +206,13 @@ impl EventFields {
     pub fn to_json(&self) -> serde_json::Map<String, Value> {
         let mut fields: serde_json::Map<_, _> =
             self.attributes.iter().map(|(name, template)| (name.clone(), template.to_json())).collect();
-        match &self.data {
-            None => {}
-            Some(DataField::None) => drop(fields.insert("data".into(), Value::Null)),
-            Some(DataField::Json(template)) => drop(fields.insert("data".into(), template.to_json())),
-            Some(DataField::Base64(template)) => {
-                drop(fields.insert("data_base64".into(), template.to_json()))
-            }
-        }
+        let data = match &self.data {
+            None => None,
+            Some(DataField::None) => Some(("data", Value::Null)),
+            Some(DataField::Json(template)) => Some(("data", template.to_json())),
+            Some(DataField::Base64(template)) => Some(("data_base64", template.to_json())),
+        };
+        fields.extend(data.map(|(name, json)| (name.to_owned(), json)));
         fields
     }
 }

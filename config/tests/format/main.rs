@@ -11,6 +11,7 @@ mod references;
 mod sections;
 mod sinks;
 mod syntax;
+mod transforms;
 mod triggers;
 
 use expect_test::Expect;
