@@ -2,9 +2,13 @@
 //! [`Publisher`]; it never sees the store, and acknowledges upstream in the line after `publish` returned `Ok`.
 
 mod event_template;
+mod git;
+pub mod hook;
+mod look;
 mod publisher;
 mod record;
 mod source;
+pub mod webhook;
 
 pub use event_template::EventTemplate;
 pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
