@@ -151,6 +151,10 @@ pub enum Report {
     PutAside {
         is_conflict: bool,
     },
+    /// Ticks that a timer missed and does not make up for.
+    Skipped {
+        ticks: u64,
+    },
 }
 
 impl Health {

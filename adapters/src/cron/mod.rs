@@ -6,6 +6,7 @@
 
 mod ticks;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -114,7 +115,10 @@ impl CronSource {
         loop {
             let now = (self.clock)();
             let due = self.ticks.due(done, now, self.catch_up_max, &context.stop).await;
-            let due = self.choose(due, now);
+            let (due, left_out) = self.choose(due, now);
+            if left_out > 0 {
+                context.health.tell(Report::Skipped { ticks: left_out });
+            }
             for tick in due {
                 if !self.publish(context, tick).await? {
                     return Ok(());
@@ -131,8 +135,8 @@ impl CronSource {
         }
     }
 
-    /// Which of the ticks that are due are published.
-    fn choose(&self, due: Due, now: Timestamp) -> Vec<Timestamp> {
+    /// Which of the ticks that are due are published, and how many are not.
+    fn choose(&self, due: Due, now: Timestamp) -> (VecDeque<Timestamp>, u64) {
         let Due { total, mut latest } = due;
         let late = latest.iter().filter(|tick| now.duration_since(**tick) > LATE).count();
         match self.catch_up {
@@ -147,7 +151,7 @@ impl CronSource {
             let first = latest.front().map(ToString::to_string);
             tracing::warn!(source = %self.name, left_out, first, "ticks were missed and are not made up for");
         }
-        latest.into()
+        (latest, left_out)
     }
 
     /// Publishes one tick with its mark. False when told to stop before it was stored.
