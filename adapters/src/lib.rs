@@ -2,7 +2,7 @@
 //! [`Publisher`]; it never sees the store, and acknowledges upstream in the line after `publish` returned `Ok`.
 
 mod event_template;
-mod git;
+pub mod git;
 pub mod hook;
 mod look;
 mod publisher;
