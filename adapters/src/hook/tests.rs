@@ -268,6 +268,15 @@ fn a_git_source_verifies_as_the_host_signs() {
 /// Computed: HMAC-SHA256 of `{"ref":"refs/heads/main"}` with the key `gitea`.
 const SIGNATURE: &str = "3db961664836f4213d5398d72ad212c1a7c67a297ca6309c598c93c26444be48";
 
+/// An intake that nothing reaches here.
+struct Untouched;
+
+impl crate::Intake for Untouched {
+    fn submit(&self, request: crate::Request) {
+        panic!("{} was published to", request.via);
+    }
+}
+
 #[tokio::test]
 async fn a_hook_is_open_while_its_source_runs() {
     let hooks = Hooks::default();
@@ -280,12 +289,11 @@ async fn a_hook_is_open_while_its_source_runs() {
     let source = HookSource::new(webhook(None, json!({})), &hooks);
     assert_eq!(state("shop"), "closed");
     let (stop, stopped) = watch::channel(false);
-    let (requests, _taken) = mpsc::channel(1);
     let reports = std::sync::Arc::new(StdMutex::new(Vec::new()));
     let told = std::sync::Arc::clone(&reports);
     let context = Context {
         name: "shop".into(),
-        publisher: Publisher::new("shop", requests),
+        publisher: Publisher::new("shop", std::sync::Arc::new(Untouched)),
         health: Health::new(move |report| told.lock().unwrap().push(report)),
         stop: Stop::new(stopped),
         mark: None,
