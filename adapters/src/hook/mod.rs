@@ -210,14 +210,24 @@ impl Hook {
     }
 
     fn delivery_id(&self, record: &Record) -> String {
-        match &self.kind {
+        let named = match &self.kind {
             Kind::Webhook { delivery_id, .. } => delivery_id.of(record),
             Kind::Git { provider, .. } => {
                 let provider = provider.or_else(|| Provider::detect(|name| record.header(name).is_some()));
                 let named = provider.and_then(|provider| first_header(record, provider.delivery_headers()));
-                named.map_or_else(|| delivery_id::of_body(record), str::to_owned)
+                named.map(str::to_owned)
             }
-        }
+        };
+        // An id that no event may have names nothing.
+        let is_id = |id: &String| {
+            Draft::default()
+                .attribute("id", id)
+                .attribute("source", "/")
+                .attribute("type", "t")
+                .build()
+                .is_ok()
+        };
+        named.filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sluice_config::{GitProvider, Hmac, HmacAlgorithm, HmacEncoding, Secret, Verify};
 use sluice_schemas::json::encode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{Context, Health, Publisher, Report, Source as _, Stop};
@@ -150,6 +150,18 @@ fn each_scheme_has_its_delivery_id() {
         let hook = webhook(Some(scheme), json!({}));
         assert_eq!(record(&hook, pairs, body).position, expected, "{shown}");
     }
+}
+
+#[test]
+fn an_id_that_no_event_may_have_names_nothing() {
+    let hook = webhook(Some(Scheme::Stripe), json!({}));
+    let body = r#"{"id":"a\u0007"}"#;
+    let record = record(&hook, &[], body);
+    assert_eq!(record.position, delivery_id::of_body(&record));
+    let mut headers = headers(&[("x-github-event", "push")]);
+    headers.insert("x-github-delivery", HeaderValue::from_bytes("a\u{85}".as_bytes()).expect("a value"));
+    let record = git(GitProvider::Github, &[]).record(&headers, Bytes::new(), Verified { time_s: None }, 0);
+    assert_eq!(record.position, delivery_id::of_body(&record));
 }
 
 #[test]
@@ -312,3 +324,43 @@ async fn a_hook_is_open_while_its_source_runs() {
     drop(next);
     assert_eq!(state("shop"), "nothing");
 }
+
+proptest::proptest! {
+    /// Whatever a delivery holds, it is an event or is put aside with a reason.
+    #[test]
+    fn no_delivery_is_too_odd(
+        names in proptest::collection::vec(0..ODD_HEADERS.len(), 0..6),
+        values in proptest::collection::vec(".{0,40}", 6),
+        body in "(\\{\"(action|ref|repository|object_kind|push)\":(\"|\\{|\\[|1|null)?.{0,60}|payload=[ -~]{0,60}|\\PC{0,80})",
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in names.iter().zip(values) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.append(ODD_HEADERS[*name], value);
+            }
+        }
+        let all = [GitProvider::Auto, GitProvider::Gitlab, GitProvider::Bitbucket, GitProvider::Forgejo];
+        for hook in all.map(|provider| git(provider, &[])).iter().chain([&webhook(Some(Scheme::Stripe), json!({}))]) {
+            let record = hook.record(&headers, body.clone().into(), Verified { time_s: Some(i64::MAX) }, i64::MAX);
+            let claims = claims_to_be_event(&headers);
+            match hook.to_events(&record) {
+                Ok(events) => assert!(events.iter().all(|event| !event.ty().is_empty())),
+                // Only what says that it is a CloudEvent can fail here.
+                Err(unfit) => assert!(claims, "{unfit}"),
+            }
+        }
+    }
+}
+
+const ODD_HEADERS: [&str; 10] = [
+    "content-type",
+    "ce-specversion",
+    "x-github-event",
+    "x-github-delivery",
+    "x-gitlab-event",
+    "idempotency-key",
+    "x-event-key",
+    "x-request-uuid",
+    "x-gitea-event",
+    "x-forgejo-delivery",
+];

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn commits_are_read_as_far_as_they_are_whole() {
-        let output = b"a1\0Ann\0ann@x\02026-01-01T00:00:00Z\0one\n\ntwo\n\0b2\0B\xff\0\0\0\0c3\0cut";
+        let output = b"a1\0Ann\0ann@x\x002026-01-01T00:00:00Z\0one\n\ntwo\n\0b2\0B\xff\0\0\0\0c3\0cut";
         let found = commits(output);
         assert_eq!(found.len(), 2);
         assert_eq!((&*found[0].id, &*found[0].message), ("a1", "one\n\ntwo"));
