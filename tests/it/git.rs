@@ -1,5 +1,6 @@
 //! Plain git: pushes to a repository become events.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -328,4 +329,49 @@ fn mistakes_are_said() {
     let outside = run(command);
     assert_eq!(outside.code, 1);
     assert!(outside.err.contains("is no git directory"), "{outside:?}");
+}
+
+/// The section of the README: its command, what it shows of a push, and of an event.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_git_section_of_the_readme_is_true() {
+    let broker = Broker::start("triggers: {}").await;
+    let repositories = Repositories::new();
+    let (address, bare) = (broker.public.to_string(), repositories.bare());
+    let sample = crate::documents::section("## Git");
+    let blocks = |fence: &str| -> Vec<String> {
+        sample.split(fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    };
+    // The path is there as it is and as a URL.
+    let here = |text: &str| {
+        text.replace("127.0.0.1:8080", &address)
+            .replace("file:///srv/git/shop.git", &repositories.source())
+            .replace("/srv/git/shop.git", &format!("\"{}\"", bare.display()))
+            .replace("sluice git-hook", &format!("{} git-hook", env!("CARGO_BIN_EXE_sluice")))
+    };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &here(&blocks("```sh\n")[0])]);
+    let installed = run(shell);
+    assert_eq!(installed.code, 0, "{installed:?}");
+    let shown = blocks("```text\n");
+    repositories.commit("first");
+    let said = repositories.push(&["main"]);
+    let line = here(shown[0].lines().nth(1).unwrap());
+    assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains(&line), "{said}\n{line}");
+    let event = told(&broker).await.remove(0);
+    compare(&event, &serde_json::from_str(&here(&blocks("```json\n")[0])).unwrap());
+}
+
+/// `...` in a sample stands for any text.
+fn compare(found: &Value, sample: &Value) {
+    match (found, sample) {
+        (Value::String(_), Value::String(any)) if any == "..." => {}
+        (Value::Object(found), Value::Object(sample)) => {
+            assert_eq!(found.keys().collect::<BTreeSet<_>>(), sample.keys().collect::<BTreeSet<_>>());
+            sample.iter().for_each(|(name, sample)| compare(&found[name], sample));
+        }
+        (Value::Array(found), Value::Array(sample)) if found.len() == sample.len() => {
+            found.iter().zip(sample).for_each(|(found, sample)| compare(found, sample));
+        }
+        (found, sample) => assert_eq!(found, sample),
+    }
 }
