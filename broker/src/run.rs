@@ -198,9 +198,12 @@ fn bind_error(error: &crate::edge::BindError) -> Error {
 
 fn options(config: &Config) -> Options {
     let store = &config.store;
+    // A source may take larger events than `/events` takes batches.
+    let of_sources = config.sources.values().map(|source| source.event_bytes);
+    let largest = of_sources.fold(config.limits.batch_bytes, usize::max);
     Options {
         dir: std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone()),
-        segment_bytes: store.segment_bytes.max(config.limits.batch_bytes as u64 * 2 + SEGMENT_OVERHEAD),
+        segment_bytes: store.segment_bytes.max(largest as u64 * 2 + SEGMENT_OVERHEAD),
         retention_bytes: store.retention_bytes,
         retention_age_ms: store.retention_age.as_millis() as u64,
         stop_percent: store.watermark.stop_percent,
