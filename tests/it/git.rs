@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -173,6 +174,31 @@ async fn what_is_pushed_while_the_broker_is_away_is_told_first_when_it_is_back()
     );
     let left: Vec<_> = fs::read_dir(repositories.bare().join("sluice")).unwrap().collect();
     assert_eq!(left.len(), 2, "the lock and the turns: {left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_holds_up_a_push_for_seconds_only() {
+    let repositories = Repositories::new();
+    // Connections are taken by the system, and nobody reads them.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_eq!(repositories.install(&format!("http://{}/events", mute.local_addr().unwrap())).code, 0);
+    repositories.commit("first");
+    let started = Instant::now();
+    let said = repositories.push(&["main"]);
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(said.contains("no answer within 5 s") && said.contains("the rest waits in"), "{said}");
+    assert_eq!(repositories.git(&["ls-remote", "origin", "refs/heads/main"]).out.lines().count(), 1);
+
+    // One that refuses the address keeps nothing either, and whoever puts the address right finds all of it.
+    let broker = Broker::start("triggers: {}").await;
+    assert_eq!(repositories.install(&format!("http://{}/wrong", broker.public)).code, 0);
+    repositories.commit("second");
+    let said = repositories.push(&["main"]);
+    assert!(said.contains("it answered 404 Not Found"), "{said}");
+    assert_eq!(repositories.install(&url(&broker)).code, 0);
+    repositories.commit("third");
+    let said = repositories.push(&["main"]);
+    assert!(said.contains("sluice: 3 events told"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

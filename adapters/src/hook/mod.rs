@@ -197,6 +197,8 @@ impl Hook {
         // A content type that no event may have is no reason to lose the delivery.
         let typed = draft.clone().maybe("datacontenttype", content_type);
         let draft = if typed.clone().build().is_ok() { typed } else { draft };
+        // Whoever gets the event sees that nobody proved where it comes from (CloudEvents extension "authcontext").
+        let draft = if self.is_open() { draft.attribute("authtype", "unauthenticated") } else { draft };
         Ok(match &self.kind {
             Kind::Webhook { .. } => {
                 let time = record.time_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());

@@ -68,7 +68,7 @@ fn what_is_no_cloudevent_becomes_one_with_the_bytes_as_they_came() {
         &hook,
         &[JSON_BODY],
         r#"{ "a" : 1 }"#,
-        r#"{"specversion":"1.0","id":"c94841c938b16d8b21ccfcd43131ec607e39782e486250bcd72341c7a3af0e44","source":"/shop","type":"sluice.webhook","datacontenttype":"application/json","data":{ "a" : 1 }}"#,
+        r#"{"specversion":"1.0","id":"c94841c938b16d8b21ccfcd43131ec607e39782e486250bcd72341c7a3af0e44","source":"/shop","type":"sluice.webhook","datacontenttype":"application/json","authtype":"unauthenticated","data":{ "a" : 1 }}"#,
     );
     // FIPS 180-2, appendix B.1.
     assert_eq!(
@@ -192,6 +192,19 @@ fn what_an_id_needs_and_is_absent_makes_the_delivery_unfit() {
 }
 
 #[test]
+fn only_events_of_a_source_that_takes_anybody_are_marked() {
+    let kept = |hook: &Hook| {
+        let event = hook.to_events(&record(hook, &[], "{}")).expect("fits").remove(0);
+        event.text("authtype").map(str::to_owned)
+    };
+    assert_eq!(kept(&webhook(None, json!({}))).as_deref(), Some("unauthenticated"));
+    assert_eq!(kept(&git(GitProvider::Auto, &[])).as_deref(), Some("unauthenticated"));
+    assert_eq!(kept(&webhook(None, json!({ "authtype": null }))), None);
+    assert_eq!(kept(&webhook(Some(Scheme::Stripe), json!({}))), None);
+    assert_eq!(kept(&git(GitProvider::Auto, &["s"])), None);
+}
+
+#[test]
 fn a_signed_time_is_the_time_of_the_event() {
     let hook = webhook(Some(Scheme::Stripe), json!({}));
     let record = hook.record(&HeaderMap::new(), Bytes::new(), Verified { time_s: Some(1_492_774_577) }, 0);
@@ -236,7 +249,7 @@ fn a_form_of_a_git_host_holds_its_payload() {
         &hook,
         &pairs,
         body,
-        r#"{"specversion":"1.0","id":"d1","source":"/repo","type":"com.github.push","datacontenttype":"application/json","subject":"refs/heads/main","time":"2023-11-14T22:13:20Z","data":{"ref":"refs/heads/main"}}"#,
+        r#"{"specversion":"1.0","id":"d1","source":"/repo","type":"com.github.push","datacontenttype":"application/json","authtype":"unauthenticated","subject":"refs/heads/main","time":"2023-11-14T22:13:20Z","data":{"ref":"refs/heads/main"}}"#,
     );
 }
 
