@@ -4,6 +4,7 @@ pub mod cli;
 pub mod run;
 
 pub mod edge;
+pub mod hooks;
 pub mod ingress;
 pub mod intake;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_adapters::Publisher;
-use sluice_adapters::hook::Hooks;
+use sluice_adapters::hook::{Hooks, WrongHook};
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +18,7 @@ use crate::cli::{Error, LogFormat};
 use crate::delivery::Reason;
 use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
+use crate::hooks::{self, OpenHooks};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake::Intake;
 use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
@@ -47,6 +48,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
+    hooks::compile(&loaded.config).map_err(hook_error)?;
     println!(
         "ok: {} triggers in {} files, hash {}",
         loaded.config.triggers.len(),
@@ -54,6 +56,11 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
         loaded.hash
     );
     Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn hook_error(wrong: WrongHook) -> Error {
+    Error::Configuration(wrong.to_string())
 }
 
 fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
@@ -97,11 +104,14 @@ struct Running {
     shown: Arc<Mutex<Value>>,
     dispatch: Dispatch,
     reload_success: Arc<AtomicBool>,
+    hooks: Hooks,
+    open_hooks: OpenHooks,
 }
 
 async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let config = loaded.config;
     let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
+    let compiled_hooks = hooks::compile(&config).map_err(hook_error)?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
     let signals =
@@ -125,6 +135,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     }
 
     let hooks = Hooks::default();
+    let open_hooks = OpenHooks::open(compiled_hooks, &hooks, &dispatch);
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
     let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
@@ -154,10 +165,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success: Arc::clone(&reload_success),
         hosts: Arc::new(hosts(&config, operators.local_addr())),
         started_at_ms: clock::wall_ms(),
-        to_event: Arc::new(|source, _| {
-            let detail = format!("there is no source `{source}` any more");
-            Err(sluice_adapters::Unfit { is_conflict: false, detail })
-        }),
+        to_event: {
+            let hooks = hooks.clone();
+            Arc::new(move |source, record| hooks::to_event(&hooks, source, record))
+        },
     });
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
@@ -167,7 +178,8 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     greet(&config, addresses, loaded.files.len());
 
     let timeout = config.shutdown_timeout;
-    let mut running = Running { paths, config, shown, dispatch: dispatch.clone(), reload_success };
+    let mut running =
+        Running { paths, config, shown, dispatch: dispatch.clone(), reload_success, hooks, open_hooks };
     let mut ended = opened.ended;
     let failure = running.until_stopped(signals, reload_requests, &mut ended).await;
     if let Some(error) = failure {
@@ -334,10 +346,12 @@ impl Running {
         }
         let prepared =
             dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+        let compiled_hooks = hooks::compile(&loaded.config).map_err(|wrong| wrong.to_string())?;
         self.dispatch
             .adopt(prepared)
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
+        self.open_hooks = OpenHooks::open(compiled_hooks, &self.hooks, &self.dispatch);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
         let needs_restart: Vec<&str> = [
             ("limits", self.config.limits != loaded.config.limits),

@@ -55,6 +55,16 @@ fn the_configurations_of_the_readme_are_right() {
         std::fs::write(dir.path().join("sample.yaml"), &yaml).unwrap();
         let mut command = sluice();
         command.args(["check", "sample.yaml"]).current_dir(dir.path()).env("ORDERS_TOKEN", "secret");
+        for name in [
+            "STRIPE_SECRET",
+            "STRIPE_OLD_SECRET",
+            "BILLING_SECRET",
+            "BUILDS_TOKEN",
+            "GITHUB_SECRET",
+            "FORGE_SECRET",
+        ] {
+            command.env(name, "secret");
+        }
         let told = run(command);
         assert_eq!(told.code, 0, "{told:?}\n{yaml}");
     }

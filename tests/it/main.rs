@@ -17,6 +17,7 @@ mod reload;
 mod replies;
 mod routing;
 mod transform;
+mod webhooks;
 mod wire;
 
 use std::future::Future;
