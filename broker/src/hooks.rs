@@ -29,7 +29,12 @@ pub struct OpenHooks {
 
 impl OpenHooks {
     /// Opens hooks; those of the same names that were open give way.
-    pub fn open(compiled: Vec<(String, Hook)>, hooks: &Hooks, dispatch: &Dispatch) -> Self {
+    pub fn open(
+        compiled: Vec<(String, Hook)>,
+        hooks: &Hooks,
+        dispatch: &Dispatch,
+        put_aside_bytes: usize,
+    ) -> Self {
         let stops = compiled.into_iter().map(|(name, hook)| {
             let (stop, stopped) = watch::channel(false);
             let context = Context {
@@ -38,8 +43,10 @@ impl OpenHooks {
                 health: Health::new(|_| {}),
                 stop: Stop::new(stopped),
                 mark: None,
+                put_aside_bytes,
+                oversize: hook.oversize(),
             };
-            let source = HookSource::new(hook, hooks);
+            let source = HookSource::new(Arc::new(hook), hooks);
             tokio::spawn(async move {
                 // It ends only when it is told to.
                 drop(source.run(context).await);

@@ -135,7 +135,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     }
 
     let hooks = Hooks::default();
-    let open_hooks = OpenHooks::open(compiled_hooks, &hooks, &dispatch);
+    let open_hooks = OpenHooks::open(compiled_hooks, &hooks, &dispatch, config.limits.put_aside_bytes);
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
     let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
@@ -351,7 +351,8 @@ impl Running {
             .adopt(prepared)
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
-        self.open_hooks = OpenHooks::open(compiled_hooks, &self.hooks, &self.dispatch);
+        self.open_hooks =
+            OpenHooks::open(compiled_hooks, &self.hooks, &self.dispatch, self.config.limits.put_aside_bytes);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
         let needs_restart: Vec<&str> = [
             ("limits", self.config.limits != loaded.config.limits),

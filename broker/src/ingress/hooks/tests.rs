@@ -91,7 +91,7 @@ fn stand() -> Stand {
         let Value::Object(event) = event else { panic!("an object") };
         let source = Source { kind, event: event.into_iter().collect(), event_bytes: EVENT_BYTES, oversize };
         let hook = Hook::compile(name, &source).unwrap().unwrap();
-        let source = HookSource::new(hook, &hooks);
+        let source = HookSource::new(Arc::new(hook), &hooks);
         let counted = Arc::clone(&accepted);
         let context = Context {
             name: name.into(),
@@ -103,6 +103,8 @@ fn stand() -> Stand {
             }),
             stop: Stop::new(stopped.clone()),
             mark: None,
+            put_aside_bytes: ASIDE_BYTES,
+            oversize,
         };
         tokio::spawn(async move {
             source.run(context).await.unwrap();
