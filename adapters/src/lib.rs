@@ -3,7 +3,7 @@
 
 pub mod cron;
 mod event_template;
-mod git;
+pub mod git;
 pub mod hook;
 mod look;
 mod open;
