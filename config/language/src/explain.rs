@@ -136,9 +136,10 @@ fn any(filters: &[Filter], path: &str, facts: &Facts<'_>) -> Option<Failure> {
         // One alternative that holds is enough.
         failures.push(filter.failure(&path, facts)?);
     }
-    let named: Vec<_> =
-        failures.iter().take(ALTERNATIVES_MAX).map(|failure| failure.message.as_str()).collect();
-    let more = match failures.len().saturating_sub(ALTERNATIVES_MAX) {
+    let mut messages: Vec<_> = failures.iter().map(|failure| failure.message.as_str()).collect();
+    messages.dedup();
+    let named: Vec<_> = messages.iter().take(ALTERNATIVES_MAX).copied().collect();
+    let more = match messages.len().saturating_sub(ALTERNATIVES_MAX) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
