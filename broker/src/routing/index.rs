@@ -145,6 +145,7 @@ mod tests {
 
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use sluice_language::cel::Program;
     use sluice_language::pattern::Pattern;
     use sluice_schemas::DataForm;
 
@@ -199,9 +200,26 @@ mod tests {
         prop_oneof![9 => object, 1 => Just("{".to_owned())]
     }
 
+    /// Expressions of which some have an index of what they ask for and some not.
+    fn expression() -> impl Strategy<Value = Filter> {
+        let texts = [
+            "event.type == 'a' || event.type == 'ab'",
+            "event.type.startsWith('a') && event.data.p == 1",
+            "event.data.p == 'a' && 'b' == event.type",
+            "event.subject in ['a', 'b', 'ba']",
+            "event.subject == 'a' || event.type.startsWith('b')",
+            "!(event.type == 'a')",
+            "has(event.subject) ? event.subject == 'b' : event.source.startsWith('b')",
+            "event.data.q == null || event.source == 'a'",
+        ];
+        let filter = |text| Filter::Cel(Arc::new(Program::compile(text).expect("CEL")));
+        proptest::sample::select(texts.map(filter).to_vec())
+    }
+
     fn filter() -> impl Strategy<Value = Filter> {
         let leaf = prop_oneof![
             2 => pattern(),
+            2 => expression(),
             1 => pair().prop_map(Filter::Exact),
             1 => pair().prop_map(Filter::Prefix),
             1 => pair().prop_map(Filter::Suffix)
