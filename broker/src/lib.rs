@@ -11,6 +11,8 @@ pub mod store;
 
 pub mod routing;
 
+pub mod explain;
+
 pub mod dispatch;
 
 pub mod transform;

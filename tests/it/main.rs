@@ -10,6 +10,7 @@ mod command_line;
 mod dead_letters;
 mod delivery;
 mod documents;
+mod explain;
 mod operators;
 mod publishing;
 mod reload;

@@ -11,6 +11,7 @@ mod connection;
 mod dlq;
 mod error;
 mod events;
+mod explain;
 mod output;
 mod publish;
 mod sink;
@@ -118,6 +119,8 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     Triggers(triggers::Args),
     /// List and show stored events
     Events(events::Args),
+    /// Say why an event goes to a trigger or does not
+    Explain(explain::Args),
     /// List, show, redrive, purge: the dead letters
     Dlq(dlq::Args),
     /// Verify or repair a store that is not in use
@@ -194,6 +197,7 @@ impl Command {
             Self::Config(args) => block_on(status::config(args)),
             Self::Triggers(args) => block_on(triggers::triggers(args)),
             Self::Events(args) => block_on(events::events(args)),
+            Self::Explain(args) => block_on(explain::explain(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),
             Self::Store { command: StoreCommand::Repair { dir, accept_loss } } => {

@@ -5,6 +5,7 @@
 //! state, not in sleeping tasks.
 
 mod attempt;
+mod census;
 mod core;
 mod courier;
 mod history;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use self::census::{Census, UnmatchedType};
 pub use self::core::{Core, ended_without_attempt};
 pub use self::reload::{Prepared, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
