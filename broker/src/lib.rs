@@ -13,6 +13,8 @@ pub mod routing;
 
 pub mod explain;
 
+pub mod testing;
+
 pub mod dispatch;
 
 pub mod transform;

@@ -14,6 +14,7 @@ use crate::sections::{
     read_shutdown_timeout, read_store,
 };
 use crate::show::hash;
+use crate::test_case::{Known, Test, read_tests};
 use crate::tree::{Entry, Node, Value};
 use crate::trigger::{Defaults, read_trigger};
 
@@ -28,7 +29,10 @@ pub(crate) const TOP_KEYS: &[&str] = &[
     "defaults",
     "sources",
     "triggers",
+    "tests",
 ];
+/// A file `*_test.yaml` has nothing else, so that what `run` leaves out cannot matter to it.
+const TEST_FILE_KEYS: &[&str] = &["tests"];
 
 /// Larger files are refused unread.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -44,15 +48,36 @@ pub struct Loaded {
     pub hash: String,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    pub tests: Vec<Test>,
 }
 
 /// Reads files and directories as one configuration. A directory stands for its `*.yaml` and `*.yml`, in order of their names,
 /// not below and without `*_test.yaml`. `env` looks up environment variables.
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    read_all(paths, TestFiles::LeftOut, env)
+}
+
+/// Like `load`, with the files `*_test.yaml` of the directories, and of those that the files are in.
+pub fn load_with_tests(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    read_all(paths, TestFiles::Read, env)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum TestFiles {
+    LeftOut,
+    Read,
+}
+
+fn read_all(paths: &[PathBuf], test_files: TestFiles, env: Env<'_>) -> Result<Loaded, Errors> {
     let mut problems = Problems::default();
     let mut files = Vec::new();
     for path in paths {
         find_files(path, &mut files, &mut problems);
+    }
+    if test_files == TestFiles::Read {
+        for path in paths {
+            find_test_files(path, &mut files);
+        }
     }
     if paths.is_empty() {
         problems.file_error("configuration", "no file is named");
@@ -113,6 +138,25 @@ fn is_configuration(path: &Path) -> bool {
     stem.is_some_and(|stem| !stem.ends_with("_test") && !name.starts_with('.'))
 }
 
+/// Files with tests in a directory, or beside a file.
+fn find_test_files(path: &Path, files: &mut Vec<PathBuf>) {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // A directory that cannot be read is reported where its configuration is looked for.
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let found = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut found: Vec<PathBuf> =
+        found.filter(|path| is_test_file(path) && path.is_file()).take(FILES_MAX).collect();
+    found.sort();
+    files.append(&mut found);
+}
+
+fn is_test_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| stem.ends_with("_test") && !name.starts_with('.'))
+}
+
 fn read_file(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot read the file: {error}");
     let file = File::open(path).map_err(unreadable)?;
@@ -157,13 +201,14 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
             }
         }
     }
-    let merged = Merged::of(&roots, &mut problems);
+    let merged = Merged::of(&roots, &files, &mut problems);
     let config = merged.read(&folders, &mut problems);
+    let tests = merged.read_tests(&folders, &mut problems);
     if problems.has_errors() {
         return Err(problems.into_errors());
     }
     let hash = hash(&config);
-    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files })
+    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files, tests })
 }
 
 /// All files put together.
@@ -171,19 +216,25 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
 struct Merged<'n> {
     sections: HashMap<&'n str, &'n Entry>,
     triggers: Vec<&'n Entry>,
+    sources: Vec<&'n str>,
+    tests: Vec<&'n Node>,
 }
 
 impl<'n> Merged<'n> {
-    fn of(roots: &'n [Node], problems: &mut Problems) -> Self {
+    fn of(roots: &'n [Node], files: &[PathBuf], problems: &mut Problems) -> Self {
         let mut merged = Self::default();
         let mut names: HashMap<&str, At> = HashMap::new();
         for root in roots {
-            if Keys::of(root, "the file", TOP_KEYS, problems).is_none() {
+            let is_test_file = files.get(root.at.file).is_some_and(|file| is_test_file(file));
+            let (what, known) =
+                if is_test_file { ("a test file", TEST_FILE_KEYS) } else { ("the file", TOP_KEYS) };
+            if Keys::of(root, what, known, problems).is_none() {
                 continue;
             }
             let Value::Map(entries) = &root.value else { continue };
-            for entry in entries.iter().filter(|entry| TOP_KEYS.contains(&entry.key.as_str())) {
+            for entry in entries.iter().filter(|entry| known.contains(&entry.key.as_str())) {
                 match (entry.key.as_str(), &entry.value.value) {
+                    ("tests", _) => merged.tests.push(&entry.value),
                     ("sources", _) => refuse_sources(entry, problems),
                     ("triggers", Value::Map(triggers)) => {
                         for trigger in triggers {
@@ -249,6 +300,12 @@ impl<'n> Merged<'n> {
             sources: BTreeMap::new(),
             triggers: self.read_triggers(&defaults, folders, problems),
         }
+    }
+
+    fn read_tests(&self, folders: &[PathBuf], problems: &mut Problems) -> Vec<Test> {
+        let triggers = self.triggers.iter().map(|entry| entry.key.as_str()).collect();
+        let known = Known { triggers, sources: self.sources.clone(), folders };
+        self.tests.iter().flat_map(|node| read_tests(node, &known, problems)).collect()
     }
 
     fn read_triggers(

@@ -16,6 +16,7 @@ mod output;
 mod publish;
 mod sink;
 mod status;
+mod test;
 mod time;
 mod triggers;
 
@@ -94,6 +95,8 @@ A mistake is a line FILE:LINE:COLUMN: message, and exit 78.")]
         #[arg(required = true, value_name = "FILE|DIR")]
         paths: Vec<PathBuf>,
     },
+    /// Run the tests of a configuration
+    Test(test::Args),
     /// Publish events
     Publish(publish::Args),
     /// Show how the broker is: store, sources, triggers, dead letters
@@ -207,6 +210,7 @@ impl Command {
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
+            Self::Test(args) => block_on(test::test(args)),
             Self::JqWorker => transform::worker::serve(),
             Self::Completions { shell } => completions(shell),
         }
