@@ -225,6 +225,61 @@ fn a_delivery_is_played_on_virtual_time_with_the_rules_of_the_dispatcher() {
 }
 
 #[test]
+fn a_record_becomes_what_its_source_makes_of_it() {
+    let sources = r#"
+sources:
+  shop:
+    webhook: { insecure: true }
+    event: { type: "com.shop.{body.action|unknown}", source: https://shop.example, id: "{body.id}", subject: "{headers.x-customer}" }
+triggers:
+  orders: { sources: [shop], filters: [ { prefix: { type: com.shop.order } } ], sink: http://localhost/ }
+tests:
+  - name: an order
+    via: shop
+    record: { headers: { X-Customer: c-1, content-type: application/json }, body: { action: order, id: 7 } }
+    becomes: { type: com.shop.order, id: "7", subject: c-1, time: null, data: { action: order, id: 7 } }
+    expect: [orders]
+  - name: something else
+    via: shop
+    record: { body: no json }
+    becomes: { type: com.shop.unknown }
+  - name: wrong
+    via: shop
+    record: { body: '{"action":"x","id":8}' }
+    becomes: { type: com.shop.y, subject: c-1, id: null }
+    expect: [orders]
+    because: { orders: com.shop }
+"#;
+    let told = Folder::new(&[("sluice.yaml", sources)]).test(&["sluice.yaml"]);
+    expect![[r#"
+        ok      an order
+        FAILED  something else (sluice.yaml:14:5)
+                record
+                  - an event
+                  + none: `id`: `{body.id}` is absent, and has no default
+        FAILED  wrong (sluice.yaml:18:5)
+                becomes.id
+                  - absent
+                  + "8"
+                becomes.subject
+                  - "c-1"
+                  + absent
+                becomes.type
+                  - "com.shop.y"
+                  + "com.shop.x"
+                expect.orders
+                  - a match
+                  + none: `type` is `com.shop.x`, which does not begin with `com.shop.order` (sluice.yaml:7:53)
+        1 passed, 2 failed
+        sluice.yaml:4:14: warning: `webhook` of source `shop`: whoever reaches its URL can send events (`insecure: true`)
+            4 |     webhook: { insecure: true }
+              |              ^
+        sluice: 2 of 3 tests failed
+    "#]].assert_eq(&format!("{}{}", told.out, told.err));
+    assert_eq!(told.code, 1);
+}
+
+#[test]
 fn tests_stand_in_files_of_their_own_too_and_events_in_files() {
     let tests = r#"tests: [ { name: from a file, event: event.json, expect: [t] } ]"#;
     let files = [

@@ -1,5 +1,8 @@
 //! The file format as JSON Schema, for editors.
 
+mod sources;
+mod test_cases;
+
 use serde_json::{Map, Value, json};
 
 use crate::delivery::{BACKOFFS, CONCURRENCY, REPLIES, RETRY_MAX, RETRY_ON};
@@ -23,7 +26,15 @@ pub fn json_schema() -> Value {
             ("dead_letters", dead_letters()),
             ("shutdown_timeout", duration("How long a stop waits for deliveries in flight.", "20s")),
             ("defaults", defaults()),
-            ("sources", json!({ "description": "Not in this version.", "maxProperties": 0 })),
+            (
+                "sources",
+                json!({
+                    "description": "What brings events in from outside, by name.",
+                    "type": ["object", "null"],
+                    "propertyNames": { "pattern": "^[a-z0-9-]{1,63}$", "not": { "enum": ENTRY_POINTS } },
+                    "additionalProperties": { "$ref": "#/$defs/source" },
+                }),
+            ),
             (
                 "triggers",
                 json!({
@@ -33,17 +44,19 @@ pub fn json_schema() -> Value {
                     "additionalProperties": { "$ref": "#/$defs/trigger" },
                 }),
             ),
-            ("tests", tests()),
+            ("tests", test_cases::tests()),
         ],
     );
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Sluice configuration");
     schema["$defs"] = json!({
+        "source": sources::source(),
         "trigger": trigger(),
         "filter": filter(),
         "attributes": attributes(),
         "transform": transform(),
         "sink": sink(),
+        "tls": tls(),
         "delivery": delivery(),
         "headers": headers(),
     });
@@ -134,7 +147,7 @@ fn trigger() -> Value {
         "type": "array",
         "minItems": 1,
         "uniqueItems": true,
-        "items": { "enum": ENTRY_POINTS },
+        "items": { "type": "string" },
     });
     let filters = json!({
         "description": "All must hold. An empty list matches every event.",
@@ -182,70 +195,6 @@ fn filter() -> Value {
     })
 }
 
-fn tests() -> Value {
-    let any = |description: &str| json!({ "description": description });
-    let names = |description: &str| strings(description);
-    let by_trigger = |description: &str, item: Value| json!({ "description": description, "type": "object", "additionalProperties": item });
-    let record = [
-        ("key", text("The key.", "customer-1")),
-        ("topic", text("Kafka's topic, AMQP's routing key.", "orders")),
-        ("subject", text("NATS' subject.", "orders.eu")),
-        ("headers", json!({ "description": "Headers by name.", "type": "object" })),
-        ("body", any("The body: text, or JSON. Null or nothing is a tombstone.")),
-    ];
-    let partly = [("include", names("These, among others.")), ("exclude", names("None of these."))];
-    let request = [
-        ("method", text("The method.", "POST")),
-        ("url", text("The URL.", "http://localhost:9000/")),
-        (
-            "headers",
-            json!({ "description": "These headers; null is one that is not there.", "type": "object" }),
-        ),
-        ("body", any("Text as it is sent, or JSON in any spelling.")),
-    ];
-    let answer =
-        json!({ "anyOf": [{ "const": "timeout" }, { "type": "integer", "minimum": 200, "maximum": 599 }] });
-    let ends: Vec<&str> = crate::test_case::ENDS.iter().map(|(word, _)| *word).collect();
-    let times = json!({ "description": "When attempts begin, from the first.", "type": "array", "items": duration("A time.", "1s") });
-    let delivery = [
-        (
-            "answers",
-            json!({ "description": "What the sink answers; the last repeats.", "type": "array", "minItems": 1, "items": answer }),
-        ),
-        ("attempts", times),
-        (
-            "ends",
-            json!({ "description": "How the delivery ends: delivered, dead, or the reason.", "enum": ends }),
-        ),
-    ];
-    let mut delivery = object("A delivery to a scripted sink on virtual time, without jitter.", &delivery);
-    delivery["required"] = json!(["answers"]);
-    let keys = [
-        ("name", text("What is tested.", "big orders are delivered")),
-        (
-            "event",
-            json!({ "description": "An event, or a file with one. specversion, id and source have defaults.", "type": ["object", "string"] }),
-        ),
-        ("record", section("What a source receives; with `via`.", &record)),
-        ("via", text("How it came in: http, reply, or a source.", "http")),
-        ("becomes", json!({ "description": "Fields of the event that a record becomes.", "type": "object" })),
-        (
-            "expect",
-            json!({ "anyOf": [names("Exactly these triggers match."), object("Some of the triggers.", &partly)] }),
-        ),
-        (
-            "because",
-            by_trigger("A text in the message of the condition that fails.", json!({ "type": "string" })),
-        ),
-        (
-            "requests",
-            by_trigger("The HTTP request that the sink gets.", object("As far as it is named.", &request)),
-        ),
-        ("deliveries", by_trigger("How a delivery goes.", delivery)),
-    ];
-    json!({ "description": "What `sluice test` tries.", "type": ["array", "null"], "items": object("One test.", &keys) })
-}
-
 fn transform() -> Value {
     let set = json!({
         "description": "Templates for attributes, such as \"com.example.{data.kind|other}\". Null leaves one out.",
@@ -284,16 +233,11 @@ fn attributes() -> Value {
 }
 
 fn sink() -> Value {
-    let tls = [
-        ("ca", text("Certificates to trust.", "ca.pem")),
-        ("cert", text("The certificate to show.", "client.pem")),
-        ("key", text("Its private key.", "client-key.pem")),
-    ];
     let http = [
         ("url", url()),
         ("mode", choice("How events are sent.", &names(MODES), "binary")),
         ("headers", reference("headers")),
-        ("tls", section("Files in PEM form.", &tls)),
+        ("tls", reference("tls")),
         ("allow_link_local", boolean("Allows link-local and metadata addresses.")),
     ];
     let mut http = object("An HTTP endpoint.", &http);
@@ -308,10 +252,25 @@ fn sink() -> Value {
                 "minProperties": 1,
                 "maxProperties": 1,
                 "additionalProperties": false,
-                "properties": { "http": http, "stdout": stdout },
+                "properties": {
+                    "http": http,
+                    "stdout": stdout,
+                    "kafka": sources::kafka_sink(),
+                    "amqp": sources::amqp_sink(),
+                    "nats": sources::nats_sink(),
+                },
             },
         ],
     })
+}
+
+fn tls() -> Value {
+    let keys = [
+        ("ca", text("Certificates to trust.", "ca.pem")),
+        ("cert", text("The certificate to show.", "client.pem")),
+        ("key", text("Its private key.", "client-key.pem")),
+    ];
+    section("Files in PEM form.", &keys)
 }
 
 fn url() -> Value {
@@ -503,7 +462,25 @@ mod tests {
             ("/$defs/filter", crate::filter::DIALECTS),
             ("/$defs/sink/anyOf/1", crate::sink::SINK_KINDS),
             ("/$defs/sink/anyOf/1/properties/http", crate::sink::HTTP_SINK_KEYS),
-            ("/$defs/sink/anyOf/1/properties/http/properties/tls", crate::sink::TLS_KEYS),
+            ("/$defs/sink/anyOf/1/properties/kafka", crate::sink::brokers::KAFKA_SINK_KEYS),
+            ("/$defs/sink/anyOf/1/properties/kafka/properties/sasl", crate::client::SASL_KEYS),
+            ("/$defs/sink/anyOf/1/properties/amqp", crate::sink::brokers::AMQP_SINK_KEYS),
+            ("/$defs/sink/anyOf/1/properties/nats", crate::sink::brokers::NATS_SINK_KEYS),
+            ("/$defs/tls", crate::sink::TLS_KEYS),
+            ("/$defs/source", crate::source::SOURCE_KEYS),
+            ("/$defs/source/properties/kafka", crate::source::kafka::KAFKA_KEYS),
+            ("/$defs/source/properties/kafka/properties/sasl", crate::client::SASL_KEYS),
+            ("/$defs/source/properties/amqp", crate::source::amqp::AMQP_KEYS),
+            ("/$defs/source/properties/amqp/properties/declare", crate::source::amqp::DECLARE_KEYS),
+            (
+                "/$defs/source/properties/amqp/properties/declare/properties/bind/items",
+                crate::source::amqp::BINDING_KEYS,
+            ),
+            ("/$defs/source/properties/nats", crate::source::nats::NATS_KEYS),
+            ("/$defs/source/properties/webhook", crate::source::webhook::WEBHOOK_KEYS),
+            ("/$defs/source/properties/webhook/properties/verify", crate::source::webhook::VERIFY_KEYS),
+            ("/$defs/source/properties/git", crate::source::git::GIT_KEYS),
+            ("/$defs/source/properties/cron", crate::source::cron::CRON_KEYS),
         ];
         let schema = json_schema();
         for (place, keys) in sections {
@@ -520,7 +497,10 @@ mod tests {
     fn count_of_properties(value: &Value) -> usize {
         match value {
             Value::Object(map) => {
-                let own = usize::from(map.get("properties").is_some_and(Value::is_object));
+                // Kafka has a key called `properties`, which is no mapping with fixed keys.
+                let is_fixed = map.get("properties").is_some_and(Value::is_object)
+                    && map.contains_key("additionalProperties");
+                let own = usize::from(is_fixed);
                 own + map.values().map(count_of_properties).sum::<usize>()
             }
             Value::Array(items) => items.iter().map(count_of_properties).sum(),
