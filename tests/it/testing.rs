@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use crate::broker::{Told, run, sluice};
+use crate::documents::blocks;
 
 const TRIGGERS: &str = r#"
 triggers:
@@ -22,6 +23,19 @@ triggers:
     sink: { http: { url: "http://localhost:9000/short", mode: structured } }
   replies: { sources: [reply], sink: "stdout:" }
 "#;
+
+#[test]
+fn the_samples_of_the_readme_pass_their_own_tests() {
+    let samples: Vec<String> = blocks("yml").into_iter().filter(|text| text.contains("\ntests:")).collect();
+    assert_eq!(samples.len(), 2);
+    for sample in &samples {
+        let told = Folder::new(&[("shop.yaml", sample)]).test(&["shop.yaml"]);
+        assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+        let shown = blocks("text").into_iter().filter(|text| text.contains("sluice test"));
+        let shown: Vec<String> = shown.map(|text| text.split_once('\n').unwrap().1.to_owned()).collect();
+        assert!(sample.contains("# transform.yaml") || shown == [told.out], "{shown:?}");
+    }
+}
 
 struct Folder(tempfile::TempDir);
 

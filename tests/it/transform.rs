@@ -118,9 +118,9 @@ async fn a_dead_letter_of_a_transformed_event_is_the_original() {
 async fn a_program_that_runs_grows_or_recurses_without_end_is_stopped() {
     let cases = [
         ("def f: f; f", "more than 1s of processor time"),
-        ("reduce range(60) as $n (\"x\" * 1024; . + .) | {}", "took too much memory"),
+        ("reduce range(60) as $n (\"x\" * 1024; . + .) | {}", "the program took"),
         ("[range(1e18)] | {}", "the program took"),
-        (".data = \"x\" * 1e12", "memory"),
+        (".data = \"x\" * 1000000000000", "memory"),
         ("def f: 1 + f; f", "took too much memory, or recursed too deeply"),
         ("empty", "no result"),
         ("., .", "more than one result"),
