@@ -15,7 +15,7 @@ use crate::sections::{
 };
 use crate::show::hash;
 use crate::source::read_sources;
-use crate::test_case::{Known, Test, read_tests};
+use crate::test_case::{Known, Purpose, Test, read_tests};
 use crate::tree::{Entry, Node, Value};
 use crate::trigger::{Defaults, read_trigger};
 
@@ -49,33 +49,28 @@ pub struct Loaded {
     pub hash: String,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// Those whose event is in a file only by `load_with_tests`.
     pub tests: Vec<Test>,
 }
 
 /// Reads files and directories as one configuration. A directory stands for its `*.yaml` and `*.yml`, in order of their names,
 /// not below and without `*_test.yaml`. `env` looks up environment variables.
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
-    read_all(paths, TestFiles::LeftOut, env)
+    read_all(paths, Purpose::Run, env)
 }
 
 /// Like `load`, with the files `*_test.yaml` of the directories, and of those that the files are in.
 pub fn load_with_tests(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
-    read_all(paths, TestFiles::Read, env)
+    read_all(paths, Purpose::Test, env)
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum TestFiles {
-    LeftOut,
-    Read,
-}
-
-fn read_all(paths: &[PathBuf], test_files: TestFiles, env: Env<'_>) -> Result<Loaded, Errors> {
+fn read_all(paths: &[PathBuf], purpose: Purpose, env: Env<'_>) -> Result<Loaded, Errors> {
     let mut problems = Problems::default();
     let mut files = Vec::new();
     for path in paths {
         find_files(path, &mut files, &mut problems);
     }
-    if test_files == TestFiles::Read {
+    if purpose == Purpose::Test {
         for path in paths {
             find_test_files(path, &mut files);
         }
@@ -95,7 +90,7 @@ fn read_all(paths: &[PathBuf], test_files: TestFiles, env: Env<'_>) -> Result<Lo
             false
         }
     });
-    assemble(files, env, problems)
+    assemble(files, purpose, env, problems)
 }
 
 /// Reads one text as if it were the file `name`.
@@ -103,7 +98,7 @@ pub fn check_text(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) 
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
     let mut problems = Problems::default();
     problems.sources.push(Source { name: name.to_owned(), text });
-    assemble(vec![PathBuf::from(name)], env, problems)
+    assemble(vec![PathBuf::from(name)], Purpose::Run, env, problems)
 }
 
 fn find_files(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
@@ -179,7 +174,12 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
 }
 
-fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result<Loaded, Errors> {
+fn assemble(
+    files: Vec<PathBuf>,
+    purpose: Purpose,
+    env: Env<'_>,
+    mut problems: Problems,
+) -> Result<Loaded, Errors> {
     let folders: Vec<PathBuf> =
         files.iter().map(|file| file.parent().map(Path::to_owned).unwrap_or_default()).collect();
     let mut expander = Expander::new(env, folders.clone());
@@ -204,7 +204,7 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
     }
     let merged = Merged::of(&roots, &files, &mut problems);
     let config = merged.read(&folders, &mut problems);
-    let tests = merged.read_tests(&folders, &mut problems);
+    let tests = merged.read_tests(&folders, purpose, &mut problems);
     if problems.has_errors() {
         return Err(problems.into_errors());
     }
@@ -284,9 +284,10 @@ impl<'n> Merged<'n> {
         }
     }
 
-    fn read_tests(&self, folders: &[PathBuf], problems: &mut Problems) -> Vec<Test> {
+    fn read_tests(&self, folders: &[PathBuf], purpose: Purpose, problems: &mut Problems) -> Vec<Test> {
         let names = |entries: &[&'n Entry]| entries.iter().map(|entry| entry.key.as_str()).collect();
-        let known = Known { triggers: names(&self.triggers), sources: names(&self.sources), folders };
+        let known =
+            Known { triggers: names(&self.triggers), sources: names(&self.sources), folders, purpose };
         self.tests.iter().flat_map(|node| read_tests(node, &known, problems)).collect()
     }
 

@@ -132,6 +132,14 @@ pub(crate) struct Known<'n> {
     pub triggers: Vec<&'n str>,
     pub sources: Vec<&'n str>,
     pub folders: &'n [PathBuf],
+    pub purpose: Purpose,
+}
+
+/// What a configuration is read for. A broker runs without the files that hold events for tests.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Purpose {
+    Run,
+    Test,
 }
 
 pub(crate) fn read_tests(node: &Node, known: &Known<'_>, problems: &mut Problems) -> Vec<Test> {
@@ -226,7 +234,13 @@ fn is_among(name: &str, what: &str, names: &[&str]) -> Result<String, String> {
 /// An event of the JSON format in YAML, or the name of a file with one. `specversion`, `id` and `source` have defaults.
 fn read_event(node: &Node, known: &Known<'_>, problems: &mut Problems) -> Option<Event> {
     let mut members = match &node.value {
-        Value::Scalar(_) if !node.is_null() => read_event_file(node, known, problems)?,
+        Value::Scalar(_) if !node.is_null() => {
+            let name = text("event", node, problems)?;
+            if known.purpose == Purpose::Run {
+                return None;
+            }
+            read_event_file(name, node, known, problems)?
+        }
         Value::Scalar(_) | Value::List(_) | Value::Map(_) => read_object("event", node, problems)?,
     };
     for (name, default) in [("specversion", "1.0"), ("id", "test"), ("source", "/test")] {
@@ -242,8 +256,12 @@ fn read_event(node: &Node, known: &Known<'_>, problems: &mut Problems) -> Option
     }
 }
 
-fn read_event_file(node: &Node, known: &Known<'_>, problems: &mut Problems) -> Option<Map<String, Json>> {
-    let name = text("event", node, problems)?;
+fn read_event_file(
+    name: &str,
+    node: &Node,
+    known: &Known<'_>,
+    problems: &mut Problems,
+) -> Option<Map<String, Json>> {
     let path = known.folders.get(node.at.file).map_or_else(|| name.into(), |folder| folder.join(name));
     let read = || -> Result<Map<String, Json>, String> {
         let unreadable = |error: std::io::Error| format!("cannot read the file: {error}");

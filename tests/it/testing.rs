@@ -312,6 +312,15 @@ fn tests_stand_in_files_of_their_own_too_and_events_in_files() {
 }
 
 #[test]
+fn a_broker_does_not_need_the_files_of_its_tests() {
+    let folder = Folder::with_tests("  - { name: a, event: nowhere.json, expect: [] }");
+    let mut check = sluice();
+    check.args(["check", "sluice.yaml"]).current_dir(folder.path()).env("SECRET", "canary");
+    assert_eq!(run(check).code, 0);
+    assert_eq!(folder.test(&["sluice.yaml"]).code, 78);
+}
+
+#[test]
 fn json_has_one_entry_for_each_test() {
     let folder = Folder::with_tests(
         "  - { name: a, event: { type: x }, expect: [] }\n  - { name: b, event: { type: x }, expect: [everything] }",
