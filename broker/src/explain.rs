@@ -1,11 +1,13 @@
-//! Why an event goes to a trigger or does not: pure, over an event and the triggers in question.
+//! Why an event goes to a trigger or does not, and what its sink gets.
 
 use serde::Serialize;
 use sluice_config::{self as config, Places};
+use sluice_language::transform::Transform;
 use sluice_language::{Facts, Failure, Filter, failure};
 use sluice_schemas::Event;
 
 use crate::store::{Offset, TriggerEntry};
+use crate::transform::{self, Pool};
 
 /// An event in question.
 pub struct Asked<'a> {
@@ -24,6 +26,8 @@ pub struct Candidate {
     /// The filters, or why they cannot be read.
     pub filters: Result<Vec<Filter>, String>,
     pub places: Places,
+    /// As configured now; what it was is not kept.
+    pub transform: Option<Transform>,
     /// The first offset it sees.
     pub birth: Option<Offset>,
     /// Why it is paused.
@@ -31,7 +35,7 @@ pub struct Candidate {
 }
 
 /// What becomes of an event at one trigger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
     pub trigger: String,
     pub matched: bool,
@@ -40,6 +44,12 @@ pub struct Verdict {
     /// It matched, and is not delivered for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    /// It matched and has a transform: the event that its sink gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transformed: Option<serde_json::Value>,
+    /// Why there is no such event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untransformed: Option<String>,
 }
 
 /// The first condition that does not hold.
@@ -61,6 +71,7 @@ impl Candidate {
             sources: trigger.sources.clone(),
             filters: Ok(trigger.filters.clone()),
             places: trigger.places.clone(),
+            transform: trigger.transform.clone(),
             birth: None,
             paused: None,
         }
@@ -77,6 +88,7 @@ impl Candidate {
             sources,
             filters: filters.collect(),
             places: Places::default(),
+            transform: None,
             birth: Some(entry.birth),
             paused: None,
         }
@@ -99,7 +111,13 @@ impl Candidate {
             Failed { filter, expected, actual, message, at }
         });
         let paused = self.paused.clone().filter(|_| failed.is_none());
-        Verdict { trigger: self.name.clone(), matched: failed.is_none(), failed, paused }
+        Verdict {
+            trigger: self.name.clone(),
+            matched: failed.is_none(),
+            failed,
+            paused,
+            ..Verdict::default()
+        }
     }
 
     fn entry_point(&self, asked: &Asked<'_>) -> Option<Failure> {
@@ -129,7 +147,21 @@ impl Candidate {
 }
 
 /// Explains an event to each trigger in turn.
-pub fn explain(asked: &Asked<'_>, candidates: &[Candidate]) -> Vec<Verdict> {
+pub async fn explain(pool: &Pool, asked: &Asked<'_>, candidates: &[Candidate]) -> Vec<Verdict> {
+    let mut verdicts = judge(asked, candidates);
+    for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
+        let Some(transform) = candidate.transform.as_ref().filter(|_| verdict.matched) else { continue };
+        match transform::apply(pool, transform, asked.event).await {
+            Ok(event) => {
+                verdict.transformed = serde_json::from_slice(&sluice_schemas::json::encode(&event)).ok()
+            }
+            Err(error) => verdict.untransformed = Some(error.to_string()),
+        }
+    }
+    verdicts
+}
+
+fn judge(asked: &Asked<'_>, candidates: &[Candidate]) -> Vec<Verdict> {
     let facts = Facts::of(asked.event);
     candidates.iter().map(|candidate| candidate.explain(asked, &facts)).collect()
 }

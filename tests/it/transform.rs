@@ -113,6 +113,31 @@ async fn a_dead_letter_of_a_transformed_event_is_the_original() {
     assert_eq!(failed.wait_for(1).await[0].header("ce-type"), Some("com.example.a"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_what_the_sink_gets_or_why_it_gets_nothing() {
+    let sink = Sink::accepting().await;
+    let all = json!({
+        "good": { "sink": sink.url, "transform": { "jq": ".type = \"b\" | del(.data)" } },
+        "bad": { "sink": sink.url, "transform": { "set": { "type": "{data.missing}" } } },
+    });
+    let broker = Broker::start(&triggers(&all)).await;
+    let event = json!({ "specversion": "1.0", "id": "1", "source": "/s", "type": "a", "data": {} });
+    let shown = broker.do_call("explain", &json!({ "event": event })).await;
+    assert_eq!(
+        shown["triggers"],
+        json!([
+            { "trigger": "bad", "matched": true, "untransformed": "`type`: `{data.missing}` is absent, and has no default" },
+            { "trigger": "good", "matched": true, "transformed": { "specversion": "1.0", "id": "1", "source": "/s", "type": "b" } },
+        ])
+    );
+    std::fs::write(broker.path().join("event.json"), event.to_string()).unwrap();
+    let told = broker.cli("explain event.json --config sluice.yaml");
+    assert!(
+        told.out.contains("cannot be transformed: `type`") && told.out.contains("its sink gets {"),
+        "{told:?}"
+    );
+}
+
 /// Whatever a program does, the broker lives, other triggers go on, and the event is a dead letter that says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_runs_grows_or_recurses_without_end_is_stopped() {

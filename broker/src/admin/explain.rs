@@ -48,7 +48,7 @@ pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
             let event = event.map_err(|error| answer::bad("event", format!("`event`: {error}")))?;
             let via = question.via.as_deref().unwrap_or("http");
             let candidates = now(&admin.dispatch.core());
-            explained(&Asked { event: &event, via, offset: None }, &candidates, When::Now)
+            explained(&admin, &Asked { event: &event, via, offset: None }, &candidates, When::Now).await
         }
         (None, Some(offset)) => {
             if question.via.is_some() {
@@ -73,10 +73,11 @@ async fn stored(admin: &Admin, offset: &str, when: When) -> Answer {
         When::Now => now(&admin.dispatch.core()),
         When::Then => then(admin, number).await?,
     };
-    explained(&Asked { event: &record.event, via: &record.via, offset: Some(number) }, &candidates, when)
+    let asked = Asked { event: &record.event, via: &record.via, offset: Some(number) };
+    explained(admin, &asked, &candidates, when).await
 }
 
-fn explained(asked: &Asked<'_>, candidates: &[Candidate], when: When) -> Answer {
+async fn explained(admin: &Admin, asked: &Asked<'_>, candidates: &[Candidate], when: When) -> Answer {
     let mut event =
         json!({ "source": asked.event.source(), "id": asked.event.id(), "type": asked.event.ty() });
     if let Some(offset) = asked.offset {
@@ -84,9 +85,8 @@ fn explained(asked: &Asked<'_>, candidates: &[Candidate], when: When) -> Answer 
         event["via"] = Value::String(asked.via.to_owned());
     }
     let config = if when == When::Then { "then" } else { "now" };
-    answer::json(
-        &json!({ "event": event, "config": config, "triggers": explain::explain(asked, candidates) }),
-    )
+    let triggers = explain::explain(admin.dispatch.transforms(), asked, candidates).await;
+    answer::json(&json!({ "event": event, "config": config, "triggers": triggers }))
 }
 
 /// The triggers in force.

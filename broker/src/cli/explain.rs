@@ -13,6 +13,7 @@ use super::Error;
 use super::admin::{self, Client};
 use super::output::{Form, escaped, print, print_json};
 use crate::explain::{Asked, Candidate, explain as verdicts};
+use crate::transform::Pool;
 
 /// Say which triggers match an event, and for each other the first condition that does not hold.
 ///
@@ -96,7 +97,7 @@ fn in_event(name: &str, count: usize, error: Error) -> Error {
 
 /// Who knows the triggers.
 enum Answers {
-    File(Vec<Candidate>),
+    File(Vec<Candidate>, Box<Pool>),
     Broker(Client),
 }
 
@@ -107,7 +108,8 @@ impl Answers {
         }
         let loaded = crate::run::load(&args.config)?;
         let triggers = loaded.config.triggers.iter();
-        Ok(Self::File(triggers.map(|(name, trigger)| Candidate::of_config(name, trigger)).collect()))
+        let candidates = triggers.map(|(name, trigger)| Candidate::of_config(name, trigger));
+        Ok(Self::File(candidates.collect(), Box::default()))
     }
 
     async fn ask(&mut self, event: &RawValue, via: &str) -> Result<Value, Error> {
@@ -116,9 +118,10 @@ impl Answers {
                 let question = json!({ "event": event, "via": via });
                 client.post("explain", &question).await?.document()
             }
-            Self::File(candidates) => {
+            Self::File(candidates, pool) => {
                 let event = decode(event)?;
-                let triggers = verdicts(&Asked { event: &event, via, offset: None }, candidates);
+                let asked = Asked { event: &event, via, offset: None };
+                let triggers = verdicts(pool, &asked, candidates).await;
                 let about = json!({ "source": event.source(), "id": event.id(), "type": event.ty() });
                 Ok(json!({ "event": about, "triggers": triggers }))
             }
@@ -163,6 +166,13 @@ fn described(answer: &Value) -> String {
             let but =
                 if paused.is_null() { String::new() } else { format!(", but is paused: {}", text(paused)) };
             lines.push_str(&format!("  {name:width$}  matches{but}\n"));
+            if let Some(why) = verdict["untransformed"].as_str() {
+                lines.push_str(&format!("  {:width$}  cannot be transformed: {}\n", "", escaped(why)));
+            }
+            if !verdict["transformed"].is_null() {
+                let event = verdict["transformed"].to_string();
+                lines.push_str(&format!("  {:width$}  its sink gets {}\n", "", escaped(&event)));
+            }
             continue;
         }
         let failed = &verdict["failed"];

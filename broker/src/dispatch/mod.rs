@@ -67,6 +67,11 @@ impl Dispatch {
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What runs the transforms.
+    pub fn transforms(&self) -> &transform::Pool {
+        &self.shared.transforms
+    }
+
     pub fn log(&self) -> &Log {
         &self.shared.log
     }
