@@ -153,7 +153,7 @@ pub async fn explain(pool: &Pool, asked: &Asked<'_>, candidates: &[Candidate]) -
         let Some(transform) = candidate.transform.as_ref().filter(|_| verdict.matched) else { continue };
         match transform::apply(pool, transform, asked.event).await {
             Ok(event) => {
-                verdict.transformed = serde_json::from_slice(&sluice_schemas::json::encode(&event)).ok()
+                verdict.transformed = serde_json::from_slice(&sluice_schemas::json::encode(&event)).ok();
             }
             Err(error) => verdict.untransformed = Some(error.to_string()),
         }
