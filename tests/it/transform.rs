@@ -203,6 +203,8 @@ async fn a_worker_that_is_killed_costs_no_event_and_none_outlives_the_broker() {
     let first = workers(broker.pid());
     assert!(!first.is_empty());
     for pid in &first {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        assert!(!environment.windows(5).any(|name| name == b"PATH="), "what the broker has is not handed on");
         let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
