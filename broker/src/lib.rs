@@ -11,6 +11,10 @@ pub mod store;
 
 pub mod routing;
 
+pub mod explain;
+
+pub mod testing;
+
 pub mod dispatch;
 
 pub mod transform;

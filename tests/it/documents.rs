@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 }
 
 /// The fenced blocks of the README in one language.
-fn blocks(language: &str) -> Vec<String> {
+pub fn blocks(language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("README.md")).unwrap();
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
@@ -29,7 +29,7 @@ pub fn section(heading: &str) -> String {
 }
 
 /// Whether a text has these runs of words in this order, with anything before, after, and where `...` stands.
-fn shows(text: &str, sample: &str) -> bool {
+pub fn shows(text: &str, sample: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
     let sample: Vec<&str> = sample.split_whitespace().collect();
     let mut rest = &words[..];
@@ -273,6 +273,8 @@ async fn the_api_answers_as_its_description_says() {
         ("get", "/dead-letters/{id}", &*format!("dead-letters/{dead}"), json!({})),
         ("post", "/dead-letters/redrive", "dead-letters/redrive", one.clone()),
         ("post", "/dead-letters/purge", "dead-letters/purge", one),
+        ("get", "/unmatched", "unmatched", json!({})),
+        ("post", "/explain", "explain", json!({ "offset": "0" })),
         ("get", "/openapi.json", "openapi.json", json!({})),
         ("post", "/triggers/{name}/discard", "triggers/slow/discard", json!({})),
     ] {

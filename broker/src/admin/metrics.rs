@@ -143,6 +143,11 @@ fn triggers(page: &mut Page, core: &Core) {
         page.head(name, "counter", help);
         all().for_each(|runtime| page.sample(name, &label(runtime), get(count(runtime))));
     }
+    let name = "sluice_trigger_filter_errors_total";
+    page.head(name, "counter", "Events for which a filter could not be evaluated.");
+    all().for_each(|runtime| {
+        page.sample(name, &label(runtime), runtime.active.counters.filter_errors.count() as f64);
+    });
     page.head("sluice_trigger_unmatched_total", "counter", "Events that did not match.");
     for (id, runtime) in &core.runtimes {
         let unmatched = core.state.triggers.get(id).map_or(0, |state| core.state.books(state).unmatched);

@@ -3,11 +3,13 @@
 mod answer;
 mod dead_letters;
 mod events;
+mod explain;
 mod health;
 mod metrics;
 mod sources;
 mod trail;
 mod triggers;
+mod unmatched;
 mod view;
 
 use std::sync::{Arc, Mutex};
@@ -73,6 +75,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/dead-letters/redrive", post(dead_letters::redrive))
         .route("/dead-letters/purge", post(dead_letters::purge))
         .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/unmatched", get(unmatched::unmatched))
+        .route("/explain", post(explain::explain))
         .route("/openapi.json", get(health::openapi))
         .route_layer(middleware::from_fn_with_state(admin.clone(), guard));
     Router::new()

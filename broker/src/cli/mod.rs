@@ -13,11 +13,13 @@ mod dlq;
 mod error;
 mod events;
 mod git_hook;
+mod explain;
 mod output;
 mod publish;
 mod sink;
 mod sources;
 mod status;
+mod test;
 mod time;
 mod triggers;
 
@@ -96,6 +98,8 @@ A mistake is a line FILE:LINE:COLUMN: message, and exit 78.")]
         #[arg(required = true, value_name = "FILE|DIR")]
         paths: Vec<PathBuf>,
     },
+    /// Run the tests of a configuration
+    Test(test::Args),
     /// Publish events
     Publish(publish::Args),
     /// Show how the broker is: store, sources, triggers, dead letters
@@ -129,6 +133,8 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     },
     /// List and show stored events
     Events(events::Args),
+    /// Say why an event goes to a trigger or does not
+    Explain(explain::Args),
     /// List, show, redrive, purge: the dead letters
     Dlq(dlq::Args),
     /// Verify or repair a store that is not in use
@@ -212,6 +218,7 @@ impl Command {
             Self::Sources(args) => block_on(sources::sources(args)),
             Self::Cron { command } => cron::cron(command),
             Self::Events(args) => block_on(events::events(args)),
+            Self::Explain(args) => block_on(explain::explain(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),
             Self::Store { command: StoreCommand::Repair { dir, accept_loss } } => {
@@ -222,6 +229,7 @@ impl Command {
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
+            Self::Test(args) => block_on(test::test(args)),
             Self::JqWorker => transform::worker::serve(),
             Self::Completions { shell } => completions(shell),
         }

@@ -1,5 +1,6 @@
 //! The languages inside the YAML: the filter dialects, templates and transforms. Text is compiled once, when a configuration is
-//! read; evaluating does no I/O, reads no clock and cannot panic.
+//! read; evaluating does no I/O, reads no clock and cannot panic. What a jq program does is the exception: see
+//! [`transform::jq`].
 
 pub mod cel;
 pub mod cesql;

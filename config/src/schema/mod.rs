@@ -1,6 +1,7 @@
 //! The file format as JSON Schema, for editors.
 
 mod sources;
+mod test_cases;
 
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,7 @@ pub fn json_schema() -> Value {
                     "additionalProperties": { "$ref": "#/$defs/trigger" },
                 }),
             ),
+            ("tests", test_cases::tests()),
         ],
     );
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
@@ -444,6 +446,17 @@ mod tests {
             ("/properties/dead_letters", crate::sections::DEAD_LETTERS_KEYS),
             ("/properties/defaults", crate::trigger::DEFAULTS_KEYS),
             ("/$defs/trigger", crate::trigger::TRIGGER_KEYS),
+            ("/properties/tests/items", crate::test_case::TEST_KEYS),
+            ("/properties/tests/items/properties/record", crate::test_case::RECORD_KEYS),
+            ("/properties/tests/items/properties/expect/anyOf/1", crate::test_case::EXPECT_KEYS),
+            (
+                "/properties/tests/items/properties/requests/additionalProperties",
+                crate::test_case::REQUEST_KEYS,
+            ),
+            (
+                "/properties/tests/items/properties/deliveries/additionalProperties",
+                crate::test_case::DELIVERY_KEYS,
+            ),
             ("/$defs/transform", crate::transform::TRANSFORM_KEYS),
             ("/$defs/delivery", crate::delivery::DELIVERY_KEYS),
             ("/$defs/filter", crate::filter::DIALECTS),

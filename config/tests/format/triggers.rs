@@ -191,22 +191,6 @@ triggers: {}"#,
 }
 
 #[test]
-fn transform_and_tests_are_not_there_yet() {
-    check(
-        r#"tests: []
-triggers: { t: { sink: http://localhost/, transform: {} } }"#,
-        expect![[r#"
-            sluice.yaml:1:1: this version has no `tests` in the file
-                1 | tests: []
-                  | ^^^^^
-            sluice.yaml:2:54: `transform` says nothing: expected `jq`, or `set` and `data`
-                2 | triggers: { t: { sink: http://localhost/, transform: {} } }
-                  |                                                      ^
-        "#]],
-    );
-}
-
-#[test]
 fn triggers_is_a_mapping() {
     check(
         r#"triggers: [ { sink: http://localhost/ } ]"#,
