@@ -27,7 +27,7 @@ fn start(out: &Path) -> Child {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("event-ruler needs `java`: install default-jdk-headless, or unset SLUICE_ORACLES")
+        .expect("event-ruler needs `java`: install default-jdk-headless (Debian), or unset SLUICE_ORACLES")
 }
 
 /// An answer for each question.
