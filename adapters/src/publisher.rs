@@ -1,9 +1,9 @@
-//! The one way into the log: a bounded queue with the store at its other end.
+//! The one way into the log.
 
 use std::sync::Arc;
 
 use sluice_schemas::Event;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{Record, Unfit};
 
@@ -69,16 +69,23 @@ pub enum Refusal {
     Unavailable { reason: String },
 }
 
+/// The receiving end of every publisher: the store's, or a double in tests. What bounds the requests that wait is what
+/// bounds their senders, which wait for the answers.
+pub trait Intake: Send + Sync + 'static {
+    /// Takes a request and answers it later. Does not block.
+    fn submit(&self, request: Request);
+}
+
 /// A handle that publishes events as one entry point. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Publisher {
     via: Arc<str>,
-    requests: mpsc::Sender<Request>,
+    intake: Arc<dyn Intake>,
 }
 
 impl Publisher {
-    pub fn new(via: &str, requests: mpsc::Sender<Request>) -> Self {
-        Self { via: via.into(), requests }
+    pub fn new(via: &str, intake: Arc<dyn Intake>) -> Self {
+        Self { via: via.into(), intake }
     }
 
     /// Stores the entries together and returns once they are on disk.
@@ -104,8 +111,7 @@ impl Publisher {
     ) -> Result<Published, Refusal> {
         let (answer, answered) = oneshot::channel();
         let request = Request { via: Arc::clone(&self.via), entries, aside, mark, answer };
-        let gone = || Refusal::Unavailable { reason: "the broker is stopping".into() };
-        self.requests.send(request).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.intake.submit(request);
+        answered.await.map_err(|_| Refusal::Unavailable { reason: "the broker is stopping".into() })?
     }
 }

@@ -13,6 +13,8 @@ pub mod routing;
 
 pub mod dispatch;
 
+pub mod transform;
+
 pub mod delivery;
 
 pub mod sink;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_adapters::Publisher;
+use sluice_adapters::hook::Hooks;
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +19,7 @@ use crate::delivery::Reason;
 use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
-use crate::intake;
+use crate::intake::Intake;
 use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
@@ -111,19 +112,19 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
     report_recovery(&opened.recovery);
     let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
-    let (publish, requests) = mpsc::channel(intake::REQUESTS_MAX);
-    tokio::spawn(intake::run(requests, opened.log.clone()));
     dispatch
         .adopt(prepared)
         .await
         .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
     tokio::spawn(dispatch.clone().route(opened.tail));
     tokio::spawn(dispatch.clone().tick());
+    tokio::spawn(dispatch.clone().tell());
     tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
     if let Some(age) = config.dead_letters_age {
         tokio::spawn(expire_dead_letters(dispatch.clone(), age));
     }
 
+    let hooks = Hooks::default();
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
     let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
@@ -137,7 +138,8 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         ..EdgeLimits::default()
     };
     let ingress = ingress::router(Ingress {
-        publisher: Publisher::new("http", publish),
+        publisher: Publisher::new("http", Arc::new(Intake::new(dispatch.clone()))),
+        hooks: hooks.clone(),
         limits: config.limits,
         webhook_origins: config.http.webhook_origins.clone(),
         gate: gate.clone(),
@@ -152,6 +154,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success: Arc::clone(&reload_success),
         hosts: Arc::new(hosts(&config, operators.local_addr())),
         started_at_ms: clock::wall_ms(),
+        to_event: Arc::new(|source, _| {
+            let detail = format!("there is no source `{source}` any more");
+            Err(sluice_adapters::Unfit { is_conflict: false, detail })
+        }),
     });
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
@@ -366,7 +372,7 @@ async fn watch_room(dispatch: Dispatch, gate: Gate) {
         tokio::time::sleep(GATE_INTERVAL).await;
         if floor_told.elapsed() >= FLOOR_INTERVAL {
             floor_told = tokio::time::Instant::now();
-            let floor = dispatch.core().state.needed_from();
+            let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
         gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));

@@ -3,17 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use sluice_adapters::{Published, Publisher, Receipt, Refusal, Request};
+use sluice_adapters::{Intake, Published, Publisher, Receipt, Refusal, Request};
 use sluice_broker::edge::{Edge, EdgeLimits, Stopped};
 use sluice_broker::ingress::{self, Counters, Gate, GateState, Ingress, Reason};
 use sluice_config::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes: a test that reaches it has failed.
@@ -39,9 +40,14 @@ struct Broker {
     serving: JoinHandle<Stopped>,
 }
 
-async fn store(mut requests: mpsc::Receiver<Request>) {
-    let mut offset = 0;
-    while let Some(request) = requests.recv().await {
+/// Answers at once, as the event's id says.
+#[derive(Default)]
+struct Store {
+    offset: AtomicU64,
+}
+
+impl Intake for Store {
+    fn submit(&self, request: Request) {
         let id = request.entries[0].event.id().to_owned();
         let answer = match &*id {
             "conflict" => Err(Refusal::Conflict { index: 0, offset: 7 }),
@@ -49,10 +55,8 @@ async fn store(mut requests: mpsc::Receiver<Request>) {
             "unavailable" => Err(Refusal::Unavailable { reason: "it is being repaired".into() }),
             "again" => Ok(Published { receipts: vec![Receipt { offset: 3, duplicate: true }] }),
             _ => {
-                let next = || {
-                    offset += 1;
-                    Receipt { offset, duplicate: false }
-                };
+                let next =
+                    || Receipt { offset: self.offset.fetch_add(1, Ordering::Relaxed) + 1, duplicate: false };
                 Ok(Published { receipts: std::iter::repeat_with(next).take(request.entries.len()).collect() })
             }
         };
@@ -65,13 +69,12 @@ async fn broker() -> Broker {
 }
 
 async fn broker_with(limits: EdgeLimits) -> Broker {
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(store(receiver));
     let gate = Gate::default();
     gate.set(GateState::Ready);
     let counters = Arc::new(Counters::default());
     let router = ingress::router(Ingress {
-        publisher: Publisher::new("http", sender),
+        publisher: Publisher::new("http", Arc::new(Store::default())),
+        hooks: sluice_adapters::hook::Hooks::default(),
         limits: LIMITS,
         webhook_origins: vec!["events.example.com".into()],
         gate: gate.clone(),

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sluice_language::Filter;
+use sluice_language::transform::Transform;
+
+use crate::place::Places;
 
 /// A whole configuration, as it is in force.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,10 +91,13 @@ pub struct Trigger {
     pub sources: Option<Vec<String>>,
     /// All must hold.
     pub filters: Vec<Filter>,
+    /// What the sink gets instead of the event.
+    pub transform: Option<Transform>,
     pub sink: Sink,
     pub delivery: Delivery,
     pub dead_letter: Option<Sink>,
     pub start: Start,
+    pub places: Places,
 }
 
 /// What brings events in from outside.

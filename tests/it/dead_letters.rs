@@ -218,3 +218,60 @@ async fn a_dead_letter_older_than_its_age_is_purged() {
     assert_eq!((&trigger["dead"], &trigger["matched"]), (&json!(0), &json!(1)));
     broker.dead_letters(0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_sink_that_was_away_is_told_after_a_restart() {
+    let (sink, funeral) = (refusing().await, Sink::answering(|_, _| status(503)).await);
+    let broker = Broker::start(&format!(
+        "triggers: {{ t: {{ sink: \"{}\", dead_letter: \"{}\" }} }}",
+        sink.url, funeral.url
+    ))
+    .await;
+    broker.publish_ids(&["1", "2"]).await;
+    broker.dead_letters(2).await;
+    funeral.wait_for(1).await;
+    let broker = broker.kill_and_restart().await;
+    funeral.answer_with(|_, _| status(204));
+    let before = funeral.received().len();
+    funeral.wait_for(before + 2).await;
+    let mut told: Vec<_> = funeral.received()[before..].to_vec();
+    told.sort_by_key(|letter| letter.id());
+    told.dedup_by_key(|letter| letter.id());
+    assert_eq!(told.iter().map(|letter| letter.id()).collect::<Vec<_>>(), ["1", "2"]);
+    for letter in &told {
+        assert_eq!(letter.header("ce-knativeerrorcode"), Some("422"));
+        assert_eq!(letter.header("ce-sluiceattempts"), Some("1"));
+        assert_eq!(letter.header("ce-sluicereason"), Some("rejected"));
+    }
+    broker.dead_letters(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_outlives_the_segment_of_its_event() {
+    let (sink, other) = (refusing().await, Sink::accepting().await);
+    let broker = Broker::start(&format!(
+        "store: {{ dir: ./data, segment: 1MiB, retention: {{ age: 7d, size: 8MiB }} }}\n\
+         limits: {{ event_bytes: 256KiB, batch_bytes: 256KiB }}\n\
+         duplicates: off\n\
+         triggers:\n  t: {{ sink: \"{}\", filters: [exact: {{ subject: bad }}] }}\n  other: {{ sink: \"{}\" }}\n",
+        sink.url, other.url
+    ))
+    .await;
+    broker.publish(&[("id", "first"), ("subject", "bad")], "{\"n\":1}").await;
+    let id = broker.dead_letters(1).await[0]["id"].as_str().unwrap().to_owned();
+    let data = format!("\"{}\"", "x".repeat(200 << 10));
+    let is_gone = || async { !broker.get("events?limit=1000").await.to_string().contains("\"first\"") };
+    let mut sent = 0;
+    while !is_gone().await {
+        assert!(sent < 2000, "the first segment is never retired");
+        sent += 1;
+        broker.publish(&[("id", &sent.to_string())], &data).await;
+    }
+    let shown = broker.get(&format!("dead-letters/{id}")).await;
+    assert_eq!((&shown["event"]["data"], &shown["attempts"][0]["status"]), (&json!({ "n": 1 }), &json!(422)));
+    let broker = broker.kill_and_restart().await;
+    sink.answer_from_now_on(204);
+    broker.do_call("dead-letters/redrive", &json!({ "ids": [id] })).await;
+    assert_eq!(sink.wait_for(2).await[1].body, "{\"n\":1}");
+    broker.trigger_when("t", |trigger| trigger["delivered"] == 1 && trigger["dead"] == 0).await;
+}

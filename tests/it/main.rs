@@ -15,6 +15,7 @@ mod publishing;
 mod reload;
 mod replies;
 mod routing;
+mod transform;
 mod wire;
 
 use std::future::Future;

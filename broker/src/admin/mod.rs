@@ -17,6 +17,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use sluice_adapters::{Record, Unfit};
+use sluice_schemas::Event;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Dispatch;
@@ -39,7 +41,11 @@ pub struct Admin {
     /// Values of `Host` that writing calls may carry.
     pub hosts: Arc<Vec<String>>,
     pub started_at_ms: u64,
+    pub to_event: ToEvent,
 }
+
+/// Makes an event of a record that the named source received, under the present configuration.
+pub type ToEvent = Arc<dyn Fn(&str, &Record) -> Result<Event, Unfit> + Send + Sync>;
 
 /// Asks for the configuration to be read again; answered with what changed or what is wrong.
 pub struct Reload {

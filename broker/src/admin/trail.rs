@@ -55,6 +55,10 @@ pub struct Trail {
 /// Collects everything the log says of an event.
 pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
+    for attempted in reader.kept_attempts(offset)? {
+        trail.matched.push(attempted.id.trigger);
+        trail.deliveries.entry((attempted.id.trigger, attempted.id.redrive)).or_default().push(attempted);
+    }
     reader.walk(offset, &mut |record, _| {
         match record {
             LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {

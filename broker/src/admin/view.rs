@@ -26,6 +26,23 @@ pub fn whole_event(event: &Event) -> Option<Box<RawValue>> {
         .and_then(|text| RawValue::from_string(text).ok())
 }
 
+/// What a source received that became no event.
+pub fn record(record: &sluice_adapters::Record) -> Value {
+    use base64::Engine as _;
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let headers = record.headers.iter().map(|(name, value)| json!([name, text_or_base64(value)]));
+    json!({
+        "position": record.position,
+        "topic": record.topic,
+        "subject": record.subject,
+        "key": record.key.as_ref().map(|key| text_or_base64(key)),
+        "time": record.time_ms.and_then(|ms| u64::try_from(ms).ok()).map(time),
+        "headers": headers.collect::<Vec<_>>(),
+        "body": record.body.as_ref().map(|body| base64(body)),
+        "size": record.body.as_ref().map_or(0, |body| body.len()),
+    })
+}
+
 /// A row of `events list`.
 pub fn event_row(record: &Record) -> Value {
     let event = &record.event;

@@ -27,7 +27,7 @@ use clap_complete::Shell;
 
 pub use error::Error;
 
-use crate::{run, store};
+use crate::{run, store, transform};
 
 /// A CloudEvents event broker in one binary.
 ///
@@ -143,6 +143,9 @@ Examples:
         #[arg(default_value = "sluice.yaml", value_name = "FILE")]
         path: PathBuf,
     },
+    /// Run jq programs for a broker, which starts this itself
+    #[command(hide = true)]
+    JqWorker,
     /// Print the completions of a shell
     #[command(after_help = "\
 Example:
@@ -200,6 +203,7 @@ impl Command {
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
+            Self::JqWorker => transform::worker::serve(),
             Self::Completions { shell } => completions(shell),
         }
     }
@@ -226,7 +230,8 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             "dir": dir, "segments": report.segments, "frames": report.frames, "events": report.events,
             "bytes": report.bytes, "first_offset": report.first_offset.to_string(),
             "next_offset": report.next_offset.to_string(), "closed": report.closed,
-            "torn_bytes": report.torn_bytes, "damage": damage,
+            "torn_bytes": report.torn_bytes, "damage": damage, "dead_letter_copies": report.letters,
+            "damaged_dead_letters": report.broken_letters,
         });
         output::print_bytes(format!("{text}\n").as_bytes())?;
     } else {
@@ -244,8 +249,20 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             output::print_bytes(text.as_bytes())?;
         }
     }
-    if report.damage.is_empty() {
+    if report.damage.is_empty() && report.broken_letters.is_empty() {
         return Ok(());
+    }
+    if report.damage.is_empty() {
+        let places: Vec<String> = report
+            .broken_letters
+            .iter()
+            .map(|(file, at)| format!(" {file:012}.letters byte {at};"))
+            .collect();
+        let what = "dead letters that outlived their segment are damaged:";
+        return Err(Error::failed(format!(
+            "{what}{} they are listed still and can be purged",
+            places.concat()
+        )));
     }
     let error = store::OpenError::Damaged { dir: dir.to_path_buf(), damage: report.damage };
     Err(Error::failed(error.to_string()))

@@ -10,18 +10,18 @@ use sluice_schemas::Event;
 use tracing::{debug, error, warn};
 
 use super::core::ended_without_attempt;
+use super::courier::Letter;
 use super::trigger::{Active, Claim, LastError};
 use super::{Dispatch, history};
-use crate::delivery::{self, Disposition, Failure, Outcome, Reason};
+use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
 use crate::store::{
     Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
 };
+use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
 const UNREADABLE_WAIT_MS: u64 = 60_000;
-/// Attempts of a dead letter at its sink, the first included.
-const DEAD_LETTER_ATTEMPTS: u32 = 12;
 
 /// Says that a claim is over, whatever becomes of its task.
 struct InFlight {
@@ -80,19 +80,13 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
     }
+    let answer = match send(dispatch, &trigger, &record).await {
+        Ok(answer) => answer,
+        Err(detail) => return untransformed(dispatch, &trigger, &record, id, attempt - 1, &detail),
+    };
     if attempt > 1 {
         trigger.counters.retries.fetch_add(1, Ordering::Relaxed);
     }
-    let answer = trigger
-        .sink
-        .deliver(sink::Attempt {
-            event: &record.event,
-            trace: record.trace.as_ref(),
-            timeout: trigger.config.delivery.timeout,
-            config: &trigger.config.delivery,
-            limits: &dispatch.shared.reply_limits,
-        })
-        .await;
     let now = clock::steady_ms();
     trigger.counters.took(now - started);
     let mut attempted = Attempted {
@@ -103,6 +97,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         status: answer.status,
         error: None,
         body: Bytes::new(),
+        owes_letter: false,
         next: Next::Delivered,
     };
     let mut outcome = answer.outcome;
@@ -137,6 +132,50 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
             dead(dispatch, &trigger, &record, attempted, attempt, failure);
         }
     }
+}
+
+/// Transforms the event, if the trigger says so, and has the sink deliver it. An error is why it cannot be transformed.
+async fn send(dispatch: &Dispatch, trigger: &Active, record: &Record) -> Result<sink::Answer, String> {
+    let transformed = match &trigger.config.transform {
+        None => None,
+        Some(transform) => {
+            match transform::apply(&dispatch.shared.transforms, transform, &record.event).await {
+                Ok(event) => Some(event),
+                Err(transform::Failed::Always(detail)) => return Err(detail),
+                Err(error @ transform::Failed::NotNow(_)) => {
+                    let cause = Failure { error: error.to_string(), ..Failure::default() };
+                    let outcome = Outcome::Retriable { cause, retry_after: None };
+                    return Ok(sink::Answer { status: None, outcome });
+                }
+            }
+        }
+    };
+    let attempt = sink::Attempt {
+        event: transformed.as_ref().unwrap_or(&record.event),
+        trace: record.trace.as_ref(),
+        timeout: trigger.config.delivery.timeout,
+        config: &trigger.config.delivery,
+        limits: &dispatch.shared.reply_limits,
+    };
+    Ok(trigger.sink.deliver(attempt).await)
+}
+
+/// Ends a delivery whose event cannot be transformed: the sink hears nothing of it, the dead letter has the event as it came.
+fn untransformed(
+    dispatch: &Dispatch,
+    trigger: &Arc<Active>,
+    record: &Arc<Record>,
+    id: DeliveryId,
+    attempts: u32,
+    detail: &str,
+) {
+    let error = format!("{}: {detail}", Reason::Transform.detail());
+    let mut attempted = ended_without_attempt(id, Reason::Transform);
+    attempted.error = Some(error.as_str().into());
+    if let Some(runtime) = dispatch.core().runtimes.get_mut(&id.trigger) {
+        runtime.last_error = Some(LastError { at_ms: attempted.at_ms, status: None, error: error.clone() });
+    }
+    dead(dispatch, trigger, record, attempted, attempts, Failure { error, ..Failure::default() });
 }
 
 fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted, is_written: bool) {
@@ -182,12 +221,12 @@ fn note_failure(dispatch: &Dispatch, trigger: &Active, outcome: &Outcome, attemp
     failure
 }
 
-/// Writes a dead letter, pauses the trigger when its sink is gone for good, and informs the dead-letter sink.
+/// Writes a dead letter, and pauses the trigger when its sink is gone for good. The dead-letter sink is told by the courier.
 fn dead(
     dispatch: &Dispatch,
     trigger: &Arc<Active>,
     record: &Arc<Record>,
-    attempted: Attempted,
+    mut attempted: Attempted,
     attempts: u32,
     failure: Failure,
 ) {
@@ -197,6 +236,10 @@ fn dead(
     warn!(trigger = %trigger.name, offset = %id.offset, attempt = attempts, "dead-lettered event: {}", reason.detail());
     {
         let mut core = dispatch.core();
+        if trigger.dead_letter.is_some() {
+            attempted.owes_letter = true;
+            core.fresh.put(id, Letter { record: Arc::clone(record), attempts, reason, failure });
+        }
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
@@ -205,48 +248,7 @@ fn dead(
         }
         core.log.append_later(records);
     }
-    let Some(sink) = trigger.dead_letter.clone() else { return };
-    let (dispatch, trigger, record) = (dispatch.clone(), Arc::clone(trigger), Arc::clone(record));
-    tokio::spawn(async move {
-        // What is appended later is on disk later: the sink hears of nothing that a crash could still undo.
-        if dispatch.log().flush().await.is_err() {
-            return;
-        }
-        let letter = delivery::dead_letter_event(
-            &record.event,
-            &trigger.name,
-            trigger.sink.url(),
-            attempts,
-            reason,
-            &failure,
-        );
-        inform(&dispatch, &trigger, &sink, &letter, id).await;
-    });
-}
-
-/// Sends a dead letter to its sink. When that fails to the end it stays in the list, where it is anyway.
-async fn inform(dispatch: &Dispatch, trigger: &Active, sink: &sink::Sink, letter: &Event, id: DeliveryId) {
-    let Ok(_permit) = dispatch.shared.dead_letters.acquire().await else { return };
-    let mut config = trigger.config.delivery.clone();
-    config.reply = sluice_config::Reply::Ignore;
-    for attempt in 1..=DEAD_LETTER_ATTEMPTS {
-        let limits = &dispatch.shared.reply_limits;
-        let timeout = config.timeout;
-        let answer = sink
-            .deliver(sink::Attempt { event: letter, trace: None, timeout, config: &config, limits })
-            .await;
-        match answer.outcome {
-            Outcome::Accepted { .. } => return,
-            Outcome::Rejected { cause, .. } => {
-                warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink refused: {}", cause.error);
-                return;
-            }
-            Outcome::Retriable { .. } => {
-                tokio::time::sleep(trigger.policy.wait(attempt, fastrand::f64())).await;
-            }
-        }
-    }
-    warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink did not answer; the dead letter stays listed");
+    dispatch.shared.owed.notify_one();
 }
 
 /// Stores the events a sink answered with, together with the outcome of the delivery they answer.
@@ -319,6 +321,7 @@ impl Dispatch {
             total += pieces.len() as u64;
             if !pieces.is_empty() {
                 self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
+                self.shared.owed.notify_one();
             }
             if behind {
                 history::catch_up(self, id).await;

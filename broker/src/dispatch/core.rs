@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{Notify, watch};
 
+use super::courier::Fresh;
 use super::trigger::{Claim, Runtime};
 use crate::delivery::Reason;
 use crate::routing::Table;
@@ -40,6 +41,7 @@ pub struct Core {
     /// Attempts that are claimed and not over. Counted with the claim: whoever waits for the last one misses none.
     in_flight: watch::Sender<usize>,
     pub is_stopping: bool,
+    pub fresh: Fresh,
 }
 
 impl Core {
@@ -63,6 +65,7 @@ impl Core {
             outstanding_max,
             in_flight,
             is_stopping: false,
+            fresh: Fresh::default(),
         }
     }
 
@@ -273,8 +276,9 @@ impl Core {
     /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`.
     pub fn discard(&mut self, id: TriggerId, reason: Reason, limit: usize) -> Vec<Attempted> {
         let Some(trigger) = self.state.triggers.get(&id) else { return Vec::new() };
-        let in_flight =
-            self.runtimes.get(&id).or_else(|| self.frozen.get(&id)).map(|runtime| &runtime.in_flight);
+        let runtime = self.runtimes.get(&id).or_else(|| self.frozen.get(&id));
+        let in_flight = runtime.map(|runtime| &runtime.in_flight);
+        let owes_letter = runtime.is_some_and(|runtime| runtime.active.dead_letter.is_some());
         let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0, slot.attempts));
         let redriven = trigger.redriven.iter().map(|((offset, n), slot)| (*offset, *n, slot.attempts));
         let all: Vec<_> = own
@@ -282,7 +286,7 @@ impl Core {
             .map(|(offset, redrive, _)| DeliveryId { trigger: id, offset, redrive })
             .filter(|delivery| in_flight.is_none_or(|set| !set.contains(delivery)))
             .take(limit)
-            .map(|delivery| ended_without_attempt(delivery, reason))
+            .map(|delivery| Attempted { owes_letter, ..ended_without_attempt(delivery, reason) })
             .collect();
         for attempted in &all {
             self.settle(attempted);
@@ -301,6 +305,7 @@ pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
         status: None,
         error: Some(reason.detail().into()),
         body: bytes::Bytes::new(),
+        owes_letter: false,
         next: Next::Dead(reason),
     }
 }

@@ -16,7 +16,7 @@ const MATCHES_MAX: usize = 20_000;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs what blocks on the disk where it may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     #[expect(
         clippy::disallowed_methods,
         reason = "reads of what is not in memory any more, bounded by concurrency"

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod core;
+mod courier;
 mod history;
 mod reload;
 mod trigger;
@@ -13,15 +14,13 @@ mod trigger;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::core::{Core, ended_without_attempt};
 pub use self::reload::{Prepared, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
 use crate::store::{Log, Record, State, clock};
-
-/// Dead letters on their way to a sink at the same time.
-const DEAD_LETTERS_IN_FLIGHT: usize = 256;
+use crate::transform;
 
 /// A handle on routing and delivery. Cheap to clone.
 #[derive(Clone)]
@@ -36,8 +35,10 @@ struct Shared {
     reply_limits: sluice_config::Limits,
     /// Something is due earlier than the timer thinks.
     earlier: Arc<Notify>,
-    dead_letters: Semaphore,
+    /// A dead-letter sink is owed something that it was not a moment ago.
+    owed: Notify,
     in_flight: watch::Sender<usize>,
+    transforms: transform::Pool,
 }
 
 impl Dispatch {
@@ -52,8 +53,9 @@ impl Dispatch {
                 hops_max: limits.hops,
                 reply_limits: limits,
                 earlier,
-                dead_letters: Semaphore::new(DEAD_LETTERS_IN_FLIGHT),
+                owed: Notify::new(),
                 in_flight,
+                transforms: transform::Pool::default(),
             }),
         }
     }
@@ -74,6 +76,11 @@ impl Dispatch {
             let claims = self.core().route(&records);
             self.start(claims);
         }
+    }
+
+    /// Tells dead-letter sinks, for ever.
+    pub async fn tell(self) {
+        courier::run(self).await;
     }
 
     /// Starts what becomes due, for ever.

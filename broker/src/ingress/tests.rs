@@ -21,6 +21,14 @@ struct Stand {
     metrics: Arc<Counters>,
 }
 
+struct Queue(mpsc::Sender<sluice_adapters::Request>);
+
+impl sluice_adapters::Intake for Queue {
+    fn submit(&self, request: sluice_adapters::Request) {
+        self.0.try_send(request).expect("fewer requests than the queue holds");
+    }
+}
+
 fn stand(in_flight_bytes: usize) -> Stand {
     let (sender, store) = mpsc::channel(2000);
     let metrics = Arc::new(Counters::default());
@@ -35,7 +43,8 @@ fn stand(in_flight_bytes: usize) -> Stand {
         put_aside_bytes: 0,
     };
     let router = router(Ingress {
-        publisher: Publisher::new("http", sender),
+        publisher: Publisher::new("http", Arc::new(Queue(sender))),
+        hooks: Hooks::default(),
         limits,
         webhook_origins: Vec::new(),
         gate,

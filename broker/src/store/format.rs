@@ -155,14 +155,34 @@ pub enum RecordType {
     Gap = 8,
     Close = 9,
     Dropped = 10,
+    Aside = 11,
+    AsidesGone = 12,
+    Mark = 13,
+    SourcePause = 14,
+    Told = 15,
 }
 
 impl RecordType {
+    const ALL: [Self; 15] = [
+        Self::Event,
+        Self::Triggers,
+        Self::Routed,
+        Self::Outcomes,
+        Self::Pause,
+        Self::Redrive,
+        Self::Purge,
+        Self::Gap,
+        Self::Close,
+        Self::Dropped,
+        Self::Aside,
+        Self::AsidesGone,
+        Self::Mark,
+        Self::SourcePause,
+        Self::Told,
+    ];
+
     pub fn from_byte(byte: u8) -> Option<Self> {
-        use RecordType::{Close, Dropped, Event, Gap, Outcomes, Pause, Purge, Redrive, Routed, Triggers};
-        [Event, Triggers, Routed, Outcomes, Pause, Redrive, Purge, Gap, Close, Dropped]
-            .into_iter()
-            .find(|known| *known as u8 == byte)
+        Self::ALL.into_iter().find(|known| *known as u8 == byte)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
+use super::letters::Kept;
 use super::open::{Identity, Options};
 use super::reader::Reader;
 use super::scan::Position;
@@ -27,7 +28,7 @@ const WRITTEN_AHEAD: u64 = 4;
 pub struct Report {
     pub bytes: u64,
     pub segments: usize,
-    /// Bytes that cannot go: from the oldest segment a trigger or a dead letter needs on.
+    /// Bytes that cannot go: from the oldest segment a trigger needs on, and copies of dead letters.
     pub owed_bytes: u64,
     pub limit_bytes: u64,
     pub free_bytes: u64,
@@ -49,7 +50,7 @@ impl Shared {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes note of the lowest offset that a trigger or a dead letter still needs.
+    /// Takes note of the lowest offset that a trigger still needs.
     pub fn set_floor(&self, floor: Offset) {
         self.floor.store(floor.0, Ordering::Relaxed);
     }
@@ -88,16 +89,20 @@ pub struct Keeper {
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
     is_stuck: bool,
+    /// The number of the last segment whose dead letters have been copied.
+    copied: u64,
     scrub: Scrub,
 }
 
 /// What the older snapshot says is not needed any more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Settled {
     /// Segments before this one are not needed to recover.
     segment: u64,
-    /// Events before this one are settled, routed, and no dead letter.
+    /// Events before this one are settled and routed.
     floor: Offset,
+    /// What is copied before its segment goes.
+    kept: Arc<Kept>,
     window_floor: Offset,
 }
 
@@ -106,7 +111,8 @@ impl Settled {
         let window_floor = folded.window.as_ref().map(|window| window.floor(clock::wall_ms()));
         Self {
             segment: folded.position.segment,
-            floor: folded.state.needed_from(),
+            floor: folded.state.floor(),
+            kept: Arc::new(Kept::of(&folded.state)),
             window_floor: window_floor.unwrap_or(Offset(u64::MAX)),
         }
     }
@@ -137,6 +143,7 @@ impl Keeper {
             snapshot_at,
             full: false,
             is_stuck: false,
+            copied: 0,
             scrub: Scrub::default(),
         }
     }
@@ -188,7 +195,7 @@ impl Keeper {
             return Some(sealed);
         }
         let is_pressed = self.full || self.bytes(segments) > self.options.retention_bytes;
-        let would_help = self.settled.is_none_or(|settled| settled.floor < self.shared.floor());
+        let would_help = self.settled.as_ref().is_none_or(|settled| settled.floor < self.shared.floor());
         (is_pressed && would_help).then_some(segments)
     }
 
@@ -230,7 +237,8 @@ impl Keeper {
         let newest = Settled::of(&folded);
         if folded.position > before {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
-            self.settled = self.newest.or(self.settled);
+            self.settled = self.newest.take().or(self.settled.take());
+            self.sweep()?;
         }
         self.newest = Some(newest);
         Ok(())
@@ -238,7 +246,7 @@ impl Keeper {
 
     /// Recycles the oldest segments that nobody needs and that age or size say may go.
     fn retire(&mut self) -> io::Result<()> {
-        let Some(settled) = self.settled.filter(|_| !self.is_stuck) else { return Ok(()) };
+        let Some(settled) = self.settled.clone().filter(|_| !self.is_stuck) else { return Ok(()) };
         loop {
             let segments = self.reader.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
@@ -249,14 +257,24 @@ impl Keeper {
                 && extent.next_offset <= settled.window_floor;
             let bytes = self.bytes(&segments);
             let is_old = extent.last_received_ms + self.options.retention_age_ms < clock::wall_ms();
-            drop(segments);
             if !is_settled || !(is_old || bytes > self.options.retention_bytes) {
                 return Ok(());
             }
+            if self.copied < number {
+                self.reader.letters().keep(&settled.kept.copies_from(oldest)?)?;
+                self.copied = number;
+            }
+            drop(segments);
             let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
             // A younger one must not go while this one may still be there: the log would have a hole.
             self.spares.retire(&segment, SPARES_MAX).inspect_err(|_| self.is_stuck = true)?;
         }
+    }
+
+    /// Lets copies go of which the older snapshot says that nobody needs them.
+    fn sweep(&self) -> io::Result<()> {
+        let Some(settled) = &self.settled else { return Ok(()) };
+        self.reader.letters().sweep(&|key| settled.kept.needs(key))
     }
 
     fn bytes(&self, segments: &[Arc<Segment>]) -> u64 {
@@ -266,12 +284,15 @@ impl Keeper {
     /// Publishes how things are and decides whether events are taken.
     fn tell(&mut self, problem: Option<String>) {
         let segments = self.reader.segments();
-        let floor = self.settled.map_or(Offset(0), |settled| settled.floor).max(self.shared.floor());
+        let settled = self.settled.as_ref().map_or(Offset(0), |settled| settled.floor);
+        let floor = settled.max(self.shared.floor());
+        let letters_bytes = self.reader.letters().bytes().unwrap_or(0);
         let owed_bytes = segments
             .iter()
             .filter(|segment| segment.extent().next_offset > floor)
             .map(|segment| segment.extent().end)
-            .sum::<u64>();
+            .sum::<u64>()
+            + letters_bytes;
         let free_bytes = self.disk.free_bytes(&self.layout.dir).unwrap_or(u64::MAX);
         let limit = self.options.retention_bytes;
         let share = |percent: u8| limit / 100 * u64::from(percent);
@@ -295,7 +316,7 @@ impl Keeper {
         self.full = reason.is_some();
         self.queue.set_full(reason);
         let report = Report {
-            bytes: self.bytes(&segments),
+            bytes: self.bytes(&segments) + letters_bytes,
             segments: segments.len(),
             owed_bytes,
             limit_bytes: limit,

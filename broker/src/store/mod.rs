@@ -8,6 +8,7 @@
 //! DIR/log/000000000001.seg  segments, numbered without holes; a number is never used twice
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
+//! DIR/dead-letters/         copies of dead letters whose segments have been retired, see `letters`
 //! DIR/set-aside/            torn tails that recovery cut off
 //!
 //! segment  ┌────────────────┬───────────────┬─────────┬────
@@ -51,6 +52,7 @@ mod disk;
 mod fields;
 mod format;
 mod keeper;
+mod letters;
 mod metrics;
 mod open;
 mod reader;
@@ -78,11 +80,11 @@ pub use metrics::{Measures, SyncTimes};
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
-    Attempted, DeliveryId, Digest, Gap, LogRecord, Next, Pause, Purge, Record, Redrive, Routed, TriggerEntry,
-    TriggerSet,
+    Aside, AsidesGone, Attempted, DeliveryId, Digest, Gap, LogRecord, Mark, Next, Pause, Purge, Record,
+    Redrive, Routed, SourcePause, TriggerEntry, TriggerSet,
 };
 pub use scan::Damage;
-pub use state::{Books, DeadLetter, Paused, Slot, State, TriggerState};
+pub use state::{AsideEntry, Books, DeadLetter, Paused, Slot, State, TriggerState};
 pub use verify::{RepairError, VerifyError, VerifyReport, repair, verify};
 pub use window::WindowSize;
 pub use writer::{Append, NewEvent};
@@ -168,7 +170,7 @@ impl Log {
         self.queue.has_outcome_room()
     }
 
-    /// Tells the keeper the lowest offset that a trigger or a dead letter still needs.
+    /// Tells the keeper the lowest offset that a trigger still needs.
     pub fn note_floor(&self, floor: Offset) {
         self.keeper.set_floor(floor);
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::{Disk, Lock};
 use super::format::{self, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::keeper::{self, Keeper};
+use super::letters::Letters;
 use super::metrics::Measures;
 use super::reader::Reader;
 use super::record::Record;
@@ -184,7 +185,8 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let spares = Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, found));
     let recovered = recover(&disk, &layout, options, &identity, files, &spares, accepted)?;
 
-    let reader = Arc::new(Reader::new(recovered.segments, TAIL_BYTES));
+    let letters = Letters::new(Arc::clone(&disk), layout.clone(), identity.id()?);
+    let reader = Arc::new(Reader::new(recovered.segments, letters, TAIL_BYTES));
     let queue = Arc::new(Queue::new());
     let measures = Arc::new(Measures::default());
     let (committed, tail) = mpsc::channel(TAIL_FRAMES);

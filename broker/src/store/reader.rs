@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Offset;
 use super::format::{self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RecordType};
-use super::record::{LogRecord, Record, Routed};
+use super::letters::Letters;
+use super::record::{Aside, Attempted, LogRecord, Record, Routed};
 use super::scan::{FileWindow, file_name};
 use super::segment::Segment;
 
@@ -23,6 +24,7 @@ pub enum ReadError {
 
 /// The durable part of the log, shared by all who read it.
 pub struct Reader {
+    letters: Letters,
     segments: RwLock<Vec<Arc<Segment>>>,
     tail: Mutex<Tail>,
 }
@@ -40,9 +42,9 @@ const READ_BYTES: usize = 64 << 10;
 const RECORD_OVERHEAD_BYTES: usize = 700;
 
 impl Reader {
-    pub fn new(segments: Vec<Arc<Segment>>, tail_bytes_max: usize) -> Self {
+    pub fn new(segments: Vec<Arc<Segment>>, letters: Letters, tail_bytes_max: usize) -> Self {
         let tail = Tail { records: VecDeque::new(), bytes: 0, bytes_max: tail_bytes_max };
-        Self { segments: RwLock::new(segments), tail: Mutex::new(tail) }
+        Self { letters, segments: RwLock::new(segments), tail: Mutex::new(tail) }
     }
 
     pub fn segments(&self) -> Vec<Arc<Segment>> {
@@ -92,7 +94,7 @@ impl Reader {
         if let Some(record) = self.recent(offset) {
             return Ok(record);
         }
-        let segment = self.segment_of(offset).ok_or(ReadError::Absent(offset))?;
+        let Some(segment) = self.segment_of(offset) else { return self.read_letter(offset) };
         let mut at = segment.seek(offset);
         let end = segment.extent().end;
         let mut window = FileWindow::sized(&segment, READ_BYTES);
@@ -145,6 +147,38 @@ impl Reader {
             Some(at) => ReadError::Damaged { offset, file: file_name(&segment), at },
             None => ReadError::Absent(offset),
         })
+    }
+
+    /// The event of a dead letter whose segment has been retired.
+    fn read_letter(&self, offset: Offset) -> Result<Arc<Record>, ReadError> {
+        self.letters.event(offset).map_err(letters_error)?.map(Arc::new).ok_or(ReadError::Absent(offset))
+    }
+
+    /// What is kept of dead letters beside the log.
+    pub fn letters(&self) -> &Letters {
+        &self.letters
+    }
+
+    /// A record that was put aside, and where in the log to look for it.
+    pub fn read_aside(&self, number: u64, near: Offset) -> Result<Option<Aside>, ReadError> {
+        let mut found = self.letters.aside(number).map_err(letters_error)?;
+        if found.is_none() {
+            // The event before it was on disk when it was written; one with this offset may stand in front of it or behind.
+            self.walk(Offset(near.0.saturating_sub(1)), &mut |record, _| {
+                if let LogRecord::Aside(aside) = record
+                    && aside.number == number
+                {
+                    found = Some(aside);
+                }
+                found.is_none()
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Attempts of an event's deliveries that are in no segment any more.
+    pub fn kept_attempts(&self, offset: Offset) -> Result<Vec<Attempted>, ReadError> {
+        self.letters.attempts(offset).map_err(letters_error)
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
@@ -204,6 +238,10 @@ impl Reader {
         // A segment's first frame may repeat the last one of the segment before it.
         segments[..at].iter().rev().find(|segment| segment.extent().next_offset > offset).cloned()
     }
+}
+
+fn letters_error(source: io::Error) -> ReadError {
+    ReadError::Io { file: "dead-letters".into(), source }
 }
 
 fn size(record: &Record) -> usize {

@@ -153,6 +153,14 @@ impl Layout {
         self.dir.join("snapshots")
     }
 
+    pub fn letters(&self) -> PathBuf {
+        self.dir.join("dead-letters")
+    }
+
+    pub fn letters_file(&self, number: u64) -> PathBuf {
+        self.letters().join(format!("{number:012}.letters"))
+    }
+
     pub fn set_aside(&self) -> PathBuf {
         self.dir.join("set-aside")
     }

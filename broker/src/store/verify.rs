@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Offset;
 use super::disk::{Disk, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
+use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
 use super::scan::{self, Damage, Position};
 use super::segment::Layout;
@@ -23,6 +24,9 @@ pub struct VerifyReport {
     pub closed: bool,
     /// Bytes of a tail that the last crash tore; the next start sets them aside.
     pub torn_bytes: usize,
+    /// Copies of dead letters beside the log, and where some are not whole: file and byte.
+    pub letters: u64,
+    pub broken_letters: Vec<(u64, u64)>,
     pub damage: Vec<Damage>,
 }
 
@@ -36,19 +40,22 @@ pub enum VerifyError {
 
 /// Reads every frame and every record of a store. `progress` is told the share done, in percent.
 pub fn verify(dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, VerifyError> {
-    verify_on(&ReadOnlyDisk, dir, progress)
+    verify_on(&(Arc::new(ReadOnlyDisk) as Arc<dyn Disk>), dir, progress)
 }
 
 pub fn verify_on(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<VerifyReport, VerifyError> {
     let layout = Layout { dir: dir.to_path_buf() };
     let absent = || VerifyError::Absent(dir.to_path_buf());
-    let identity = Identity::load(disk, &layout)?.ok_or_else(absent)?;
-    let _lock = open::lock(disk, &layout)?;
-    let files = LogFiles::load(disk, &layout, identity.id()?)?;
+    let identity = Identity::load(&**disk, &layout)?.ok_or_else(absent)?;
+    let _lock = open::lock(&**disk, &layout)?;
+    let files = LogFiles::load(&**disk, &layout, identity.id()?)?;
+    let (letters, broken) = Letters::new(Arc::clone(disk), layout, identity.id()?)
+        .verify()
+        .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
     let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
     let start = Position {
         segment: first.number(),
@@ -81,6 +88,8 @@ pub fn verify_on(
         next_offset: ending.next_offset,
         closed: ending.closed,
         torn_bytes: ending.torn.map_or(0, |(_, _, bytes)| bytes.len()),
+        letters,
+        broken_letters: broken,
         damage,
     })
 }
@@ -105,7 +114,7 @@ pub fn repair(dir: &Path, accepted: Range<u64>) -> Result<VerifyReport, RepairEr
 }
 
 pub fn repair_on(disk: Arc<dyn Disk>, dir: &Path, accepted: Range<u64>) -> Result<VerifyReport, RepairError> {
-    let report = verify_on(&*disk, dir, &mut |_| {})?;
+    let report = verify_on(&disk, dir, &mut |_| {})?;
     let first = report.damage.iter().map(|part| part.offsets.0.0).min().ok_or(RepairError::Sound)?;
     let last = report.damage.iter().map(|part| part.offsets.1.0).max().unwrap_or(first);
     if first < accepted.start || last > accepted.end {

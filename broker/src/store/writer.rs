@@ -58,6 +58,11 @@ pub struct Append {
 }
 
 impl Append {
+    /// Whether this brings something in from outside: a full store refuses it, and the reserve is not for it.
+    fn is_intake(&self) -> bool {
+        !self.events.is_empty() || self.records.iter().any(|record| matches!(record, LogRecord::Aside(_)))
+    }
+
     /// Records that nobody waits for.
     pub fn later(records: Vec<LogRecord>) -> Self {
         Self { events: Vec::new(), records, answer: None }
@@ -243,6 +248,7 @@ impl Drop for Ending {
 #[derive(Default)]
 struct Batch {
     records: u32,
+    is_intake: bool,
     events: Vec<Arc<Record>>,
     /// What was asked for and its answer, kept until it is on disk: without room for the frame, records without
     /// events are written later.
@@ -313,7 +319,7 @@ impl Writer {
         twins: &mut HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
         batch: &mut Batch,
     ) -> Option<Append> {
-        if !append.events.is_empty()
+        if append.is_intake()
             && let Some(reason) = self.queue.full()
         {
             refuse(append, &Refusal::Full { reason });
@@ -376,6 +382,7 @@ impl Writer {
             refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
             return None;
         }
+        batch.is_intake |= append.is_intake();
         batch.records += (records.len() + append.records.len()) as u32;
         batch.events.append(&mut records);
         batch.appends.push((append, receipts));
@@ -410,9 +417,7 @@ impl Writer {
     /// Writes and syncs the frame in the buffer, then answers.
     fn commit(&mut self, batch: Batch, now_ms: u64) -> io::Result<Committed> {
         let span = format::aligned(self.buffer.len() as u64);
-        if self.segment.extent().end + span > self.segment.file.len()?
-            && !self.roll(!batch.events.is_empty())?
-        {
+        if self.segment.extent().end + span > self.segment.file.len()? && !self.roll(batch.is_intake)? {
             return Ok(Committed::NoRoom(batch.appends.into_iter().map(|(append, _)| append).collect()));
         }
         let at = self.segment.extent().end;
@@ -490,10 +495,9 @@ impl Writer {
 
     /// The disk is full: events are refused, what else there is waits for space.
     fn without_room(&mut self, appends: Vec<Append>) {
-        let (with_events, others): (Vec<_>, Vec<_>) =
-            appends.into_iter().partition(|append| !append.events.is_empty());
+        let (from_outside, others): (Vec<_>, Vec<_>) = appends.into_iter().partition(Append::is_intake);
         let reason = self.queue.full().unwrap_or_else(|| "no space on the disk".into());
-        for append in with_events {
+        for append in from_outside {
             refuse(append, &Refusal::Full { reason: reason.clone() });
         }
         let lost = others.len();

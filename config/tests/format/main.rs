@@ -4,6 +4,7 @@
 
 mod delivery;
 mod examples;
+mod expressions;
 mod files;
 mod filters;
 mod hostile;
@@ -11,6 +12,7 @@ mod references;
 mod sections;
 mod sinks;
 mod syntax;
+mod transforms;
 mod triggers;
 
 use expect_test::Expect;

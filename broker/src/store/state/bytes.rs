@@ -1,6 +1,9 @@
 //! The state in the bytes of a snapshot.
 
-use super::{Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{AsideEntry, Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
 use crate::delivery::Reason;
 use crate::store::record::{DeliveryId, Gap, TriggerSet};
 use crate::store::{Offset, TriggerId};
@@ -18,6 +21,16 @@ struct Head {
     gaps: Vec<[u64; 6]>,
     triggers: Vec<TriggerHead>,
     dead: usize,
+    #[serde(default)]
+    owed: usize,
+    #[serde(default)]
+    last_aside: u64,
+    #[serde(default)]
+    asides: Vec<(u64, u64, Offset, bool, Arc<str>)>,
+    #[serde(default)]
+    marks: BTreeMap<Arc<str>, String>,
+    #[serde(default)]
+    paused_sources: BTreeMap<Arc<str>, Paused>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -55,12 +68,11 @@ impl State {
             }
         }
         for (id, letter) in &self.dead {
-            bytes.extend_from_slice(&id.trigger.0.to_le_bytes());
-            bytes.extend_from_slice(&id.offset.0.to_le_bytes());
-            bytes.extend_from_slice(&id.redrive.to_le_bytes());
+            put_id(bytes, *id);
             bytes.push(letter.reason as u8);
             bytes.extend_from_slice(&letter.at_ms.to_le_bytes());
         }
+        self.owed.iter().for_each(|id| put_id(bytes, *id));
     }
 
     fn head(&self) -> Head {
@@ -79,6 +91,9 @@ impl State {
             ahead: trigger.ahead.len(),
             matched_to: trigger.matched_to,
         };
+        let aside = |(number, entry): (&u64, &AsideEntry)| {
+            (*number, entry.at_ms, entry.near, entry.is_conflict, Arc::clone(&entry.source))
+        };
         let gap = |g: &Gap| [g.at_ms, g.from.0, g.to.0, g.segment, g.start, g.end];
         Head {
             base_ms: self.base_ms,
@@ -92,6 +107,11 @@ impl State {
             gaps: self.gaps.iter().map(gap).collect(),
             triggers: self.triggers.iter().map(trigger).collect(),
             dead: self.dead.len(),
+            owed: self.owed.len(),
+            last_aside: self.last_aside,
+            asides: self.asides.iter().map(aside).collect(),
+            marks: self.marks.clone(),
+            paused_sources: self.paused_sources.clone(),
         }
     }
 
@@ -113,10 +133,16 @@ impl State {
             routed_total: head.routed_total,
             redrives: head.redrives,
             next_trigger: head.next_trigger,
+            last_aside: head.last_aside,
+            marks: head.marks,
+            paused_sources: head.paused_sources,
             ..Self::default()
         };
         for [at_ms, from, to, segment, start, end] in head.gaps {
             state.gaps.push(Gap { at_ms, from: Offset(from), to: Offset(to), segment, start, end });
+        }
+        for (number, at_ms, near, is_conflict, source) in head.asides {
+            state.asides.insert(number, AsideEntry { source, at_ms, near, is_conflict });
         }
         for known in head.triggers {
             let mut trigger = TriggerState {
@@ -147,15 +173,32 @@ impl State {
             state.triggers.insert(known.id, trigger);
         }
         for _ in 0..head.dead {
-            let trigger = TriggerId(u32::from_le_bytes(take(4)?.try_into().ok()?));
-            let offset = Offset(u64::from_le_bytes(take(8)?.try_into().ok()?));
-            let redrive = u32::from_le_bytes(take(4)?.try_into().ok()?);
+            let id = take_id(take(ID_BYTES)?)?;
             let reason = Reason::from_code(take(1)?[0])?;
             let at_ms = u64::from_le_bytes(take(8)?.try_into().ok()?);
-            state.dead.insert(DeliveryId { trigger, offset, redrive }, DeadLetter { reason, at_ms });
+            state.dead.insert(id, DeadLetter { reason, at_ms });
+        }
+        for _ in 0..head.owed {
+            state.owed.insert(take_id(take(ID_BYTES)?)?);
         }
         Some(state)
     }
+}
+
+const ID_BYTES: usize = 16;
+
+fn put_id(bytes: &mut Vec<u8>, id: DeliveryId) {
+    bytes.extend_from_slice(&id.trigger.0.to_le_bytes());
+    bytes.extend_from_slice(&id.offset.0.to_le_bytes());
+    bytes.extend_from_slice(&id.redrive.to_le_bytes());
+}
+
+fn take_id(bytes: &[u8]) -> Option<DeliveryId> {
+    Some(DeliveryId {
+        trigger: TriggerId(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?)),
+        offset: Offset(u64::from_le_bytes(bytes.get(4..12)?.try_into().ok()?)),
+        redrive: u32::from_le_bytes(bytes.get(12..ID_BYTES)?.try_into().ok()?),
+    })
 }
 
 #[cfg(test)]

@@ -7,9 +7,12 @@ mod bytes;
 mod outstanding;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::delivery::Reason;
-use crate::store::record::{Attempted, DeliveryId, Gap, LogRecord, Next, Pause, Routed, TriggerSet};
+use crate::store::record::{
+    Attempted, DeliveryId, Gap, LogRecord, Next, Pause, Routed, SourcePause, TriggerSet,
+};
 use crate::store::{Offset, TriggerId};
 
 pub use outstanding::{Outstanding, Slot};
@@ -32,6 +35,31 @@ pub struct State {
     /// The number of the last redrive; each gets one of its own.
     pub redrives: u32,
     pub next_trigger: u32,
+    /// Dead letters that the dead-letter sink of their trigger is still to be told of.
+    pub owed: BTreeSet<DeliveryId>,
+    /// Records that sources put aside, by number.
+    pub asides: BTreeMap<u64, AsideEntry>,
+    /// The number of the last one that was put aside.
+    pub last_aside: u64,
+    /// The latest mark of each source.
+    pub marks: BTreeMap<Arc<str>, String>,
+    pub paused_sources: BTreeMap<Arc<str>, Paused>,
+}
+
+/// A record that a source put aside, as the list of dead letters has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsideEntry {
+    pub source: Arc<str>,
+    pub at_ms: u64,
+    /// Where in the log it is looked for.
+    pub near: Offset,
+    pub is_conflict: bool,
+}
+
+impl AsideEntry {
+    pub fn reason(&self) -> Reason {
+        if self.is_conflict { Reason::Conflict } else { Reason::Quarantine }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,15 +132,10 @@ pub struct Paused {
 }
 
 impl TriggerState {
-    /// All below is settled, as far as this trigger has been told.
+    /// All below is settled, as far as this trigger has been told; redrives are outside of it.
     pub fn floor(&self, routed_to: Offset) -> Offset {
-        let redriven = self.redriven.keys().map(|(offset, _)| *offset).next();
         let history = self.history.map(|(next, _)| next);
-        [self.outstanding.first(), self.behind, redriven, history]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(routed_to)
+        [self.outstanding.first(), self.behind, history].into_iter().flatten().min().unwrap_or(routed_to)
     }
 
     /// Milliseconds that count as age, at a moment.
@@ -221,12 +244,8 @@ impl State {
         self.triggers.values().map(|trigger| trigger.outstanding.len() + trigger.redriven.len()).sum()
     }
 
-    /// The lowest offset that a trigger or a dead letter still needs.
-    pub fn needed_from(&self) -> Offset {
-        self.dead.keys().map(|id| id.offset).fold(self.floor(), Offset::min)
-    }
-
-    /// The lowest offset that a trigger still needs.
+    /// The lowest offset that a trigger still needs of the log. Dead letters and their redrives are copied when their
+    /// segment goes.
     pub fn floor(&self) -> Offset {
         let routed_to = self.routed_to();
         self.triggers.values().map(|trigger| trigger.floor(routed_to)).fold(routed_to, Offset::min)
@@ -265,6 +284,7 @@ impl State {
             LogRecord::Purge(purge) => {
                 for id in &purge.ids {
                     if self.dead.remove(id).is_some() {
+                        self.owed.remove(id);
                         self.with_books(id.trigger, |books| {
                             books.dead -= 1;
                             books.purged += 1;
@@ -276,6 +296,30 @@ impl State {
             LogRecord::Dropped(trigger) => {
                 self.triggers.remove(trigger);
                 self.set.triggers.retain(|entry| entry.id != *trigger);
+            }
+            LogRecord::Aside(aside) => {
+                self.last_aside = self.last_aside.max(aside.number);
+                let entry = AsideEntry {
+                    source: Arc::clone(&aside.source),
+                    at_ms: aside.at_ms,
+                    near: aside.near,
+                    is_conflict: aside.aside.unfit.is_conflict,
+                };
+                self.asides.insert(aside.number, entry);
+            }
+            LogRecord::AsidesGone(gone) => {
+                for number in &gone.numbers {
+                    self.asides.remove(number);
+                }
+            }
+            LogRecord::Mark(mark) => {
+                self.marks.insert(Arc::clone(&mark.source), mark.text.clone());
+            }
+            LogRecord::SourcePause(pause) => self.pause_source(pause),
+            LogRecord::Told(ids) => {
+                for id in ids {
+                    self.owed.remove(id);
+                }
             }
             LogRecord::Close => {}
         }
@@ -333,6 +377,9 @@ impl State {
             && let Next::Dead(reason) = attempted.next
         {
             self.dead.insert(attempted.id, DeadLetter { reason, at_ms: attempted.at_ms });
+            if attempted.owes_letter {
+                self.owed.insert(attempted.id);
+            }
         }
     }
 
@@ -351,11 +398,24 @@ impl State {
         }
     }
 
+    fn pause_source(&mut self, pause: &SourcePause) {
+        match &pause.reason {
+            Some(reason) => {
+                let paused = Paused { reason: reason.clone(), at_ms: pause.at_ms };
+                self.paused_sources.entry(Arc::clone(&pause.source)).or_insert(paused);
+            }
+            None => {
+                self.paused_sources.remove(&pause.source);
+            }
+        }
+    }
+
     /// A dead letter becomes pending again. Sent to another trigger it is purged here and one more match there.
     fn redrive(&mut self, from: DeliveryId, to: DeliveryId) {
         if !self.triggers.contains_key(&to.trigger) || self.dead.remove(&from).is_none() {
             return;
         }
+        self.owed.remove(&from);
         self.redrives = self.redrives.max(to.redrive);
         let elsewhere = from.trigger != to.trigger;
         self.with_books(from.trigger, |books| {
@@ -395,6 +455,7 @@ impl State {
         let dead: Vec<_> = self.dead.keys().filter(|id| within(id.offset)).copied().collect();
         for id in dead {
             self.dead.remove(&id);
+            self.owed.remove(&id);
             self.with_books(id.trigger, |books| {
                 books.dead -= 1;
                 books.matched -= 1;

@@ -54,6 +54,7 @@ fn delivered(from: u64, to: u64) -> LogRecord {
         status: Some(200),
         error: None,
         body: bytes::Bytes::new(),
+        owes_letter: false,
         next: Next::Delivered,
     };
     LogRecord::Outcomes((from..=to).map(attempted).collect())

@@ -1,12 +1,18 @@
 //! Files that are not as they were written: found, named, and never silently cut.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::verify::{RepairError, repair_on, verify_on};
-use super::super::{Offset, OpenError, Options};
+use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
 use super::disk::SimDisk;
 use super::rig::{DIR, Run, check_books, event, kill, layout, options, segment_files};
+
+fn verify(disk: &SimDisk) -> VerifyReport {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap()
+}
 
 fn skipping(options: &Options) -> Options {
     Options { skip_damage: true, ..options.clone() }
@@ -66,7 +72,7 @@ fn check_skipped(disk: &SimDisk, options: &Options, events: u64, what: &str) {
     let offset = run.put("after", 10);
     assert!(offset >= Offset(events));
     run.stop().unwrap();
-    assert_eq!(verify_on(disk, Path::new(DIR), &mut |_| {}).unwrap().damage, [], "{what}");
+    assert_eq!(verify(disk).damage, [], "{what}");
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn a_flipped_bit_anywhere_is_a_torn_tail_in_the_last_frame_and_damage_before_it(
                     "{what}: {damage:?}"
                 );
                 if byte % 16 == 0 || byte < 64 {
-                    let report = verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap();
+                    let report = verify(&disk);
                     assert_eq!(report.damage, damage, "{what}");
                     check_skipped(&disk, &options, 6, &what);
                 }
@@ -207,7 +213,7 @@ fn verify_changes_nothing_and_repair_accepts_what_it_is_told() {
     let path = segment_files(&disk)[0].clone();
     flip(&disk, &path, SEGMENT_HEADER_BYTES as usize + 2 * 512 + 80, 3);
     disk.set_fault(None);
-    let report = verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap();
+    let report = verify(&disk);
     assert_eq!(report.damage[0].offsets, (Offset(2), Offset(3)));
     assert_eq!(disk.operations(), 0, "{}", disk.trace());
     let dir = Path::new(DIR);
@@ -228,9 +234,9 @@ fn a_repair_covers_damage_that_a_snapshot_hides_from_recovery() {
     let path = segment_files(&disk)[0].clone();
     flip(&disk, &path, SEGMENT_HEADER_BYTES as usize + 70, 0);
     Run::open(&disk, &options).unwrap().stop().unwrap();
-    let lost = verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap().damage[0].offsets;
+    let lost = verify(&disk).damage[0].offsets;
     repair_on(std::sync::Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0).unwrap();
-    assert_eq!(verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap().damage, []);
+    assert_eq!(verify(&disk).damage, []);
     let run = Run::open(&disk, &options).unwrap();
     assert_eq!(run.state.gaps.len(), 1);
     // What stands behind the damage in its segment is read all the same.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sluice_adapters::Refusal;
 
 use super::super::{
-    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Purge, Redrive, Routed, State,
-    TriggerEntry, TriggerId,
+    Aside, AsidesGone, Attempted, DeliveryId, LogRecord, Mark, Next, Offset, Options, Pause, Purge, Redrive,
+    Routed, SourcePause, State, TriggerEntry, TriggerId,
 };
 use super::disk::SimDisk;
 use super::rig::{Promises, Run, check_books, event, kill, options};
@@ -24,6 +24,8 @@ struct Model {
     /// Deliveries known as settled: they are never outstanding again.
     settled: BTreeMap<DeliveryId, bool>,
     names: u64,
+    /// How many attempts of each delivery were acknowledged.
+    attempts: BTreeMap<DeliveryId, usize>,
 }
 
 impl Model {
@@ -45,6 +47,7 @@ impl Model {
             doubtful: vec![],
             settled: BTreeMap::new(),
             names: 0,
+            attempts: BTreeMap::new(),
         }
     }
 
@@ -58,7 +61,10 @@ impl Model {
                     let record = self.control();
                     self.commit(&mut run, &[], record.into_iter().collect());
                 }
-                90..94 => run.keeper.step(),
+                90..94 => {
+                    run.keeper.step();
+                    self.check_kept(&run);
+                }
                 94..96 => {
                     run.stop().unwrap();
                     run = self.open();
@@ -88,7 +94,38 @@ impl Model {
         if let Some(folded) = run.fold_from_start(&self.options) {
             assert_eq!(text(&folded), text(&run.state), "with a snapshot and without");
         }
+        self.check_kept(&run);
         run
+    }
+
+    /// Whatever is dead or put aside can be shown, whether its segments are there or not.
+    fn check_kept(&self, run: &Run) {
+        let reader = run.log.reader();
+        let redriven =
+            self.state.triggers.values().flat_map(|held| held.redriven.keys().map(|(offset, _)| *offset));
+        for offset in self.state.dead.keys().map(|id| id.offset).chain(redriven) {
+            let read = reader.read(offset).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(read.event, self.promises.events[offset.0 as usize], "offset {offset}");
+        }
+        for id in self.state.dead.keys() {
+            let kept = reader.kept_attempts(id.offset).unwrap();
+            let mut found: Vec<_> = kept.into_iter().filter(|attempted| attempted.id == *id).collect();
+            reader
+                .walk(id.offset, &mut |record, _| {
+                    let LogRecord::Outcomes(list) = record else { return true };
+                    found.extend(list.into_iter().filter(|attempted| attempted.id == *id));
+                    true
+                })
+                .unwrap();
+            found.sort_by_key(|attempted| attempted.at_ms);
+            found.dedup();
+            assert_eq!(found.len(), self.attempts[id], "attempts of {id:?}");
+        }
+        for (number, entry) in &self.state.asides {
+            let found = reader.read_aside(*number, entry.near).unwrap();
+            let expected = aside(*number, std::sync::Arc::clone(&entry.source), entry.near);
+            assert_eq!(found, Some(expected));
+        }
     }
 
     /// Cuts the power while something is being written.
@@ -150,6 +187,7 @@ impl Model {
         for record in records {
             self.state.apply(record, &|_| true);
             if let LogRecord::Outcomes(list) = record {
+                list.iter().for_each(|attempted| *self.attempts.entry(attempted.id).or_default() += 1);
                 for attempted in list.iter().filter(|a| !matches!(a.next, Next::RetryAt { .. })) {
                     self.settled.insert(attempted.id, true);
                 }
@@ -240,11 +278,12 @@ impl Model {
                 let attempts = open.into_iter().map(|(offset, redrive)| Attempted {
                     id: DeliveryId { trigger: id, offset, redrive },
                     attempt: 1,
-                    at_ms: 10,
+                    at_ms: random.u64(..),
                     duration_ms: 3,
                     status: Some(200),
                     error: None,
                     body: bytes::Bytes::from_static(b"no"),
+                    owes_letter: random.bool(),
                     next: match random.u8(0..4) {
                         0 => Next::RetryAt { due_ms: 5000 },
                         1 => Next::Dead(Reason::Attempts),
@@ -254,12 +293,16 @@ impl Model {
                 let attempts: Vec<_> = attempts.collect();
                 (!attempts.is_empty()).then_some(LogRecord::Outcomes(attempts))
             }
+            8 if random.bool() => self.of_a_source(),
             8 => {
                 let reason = random.bool().then(|| "asked to".to_owned());
                 Some(LogRecord::Pause(Pause { trigger: trigger?, at_ms: 20, reason }))
             }
             _ => {
                 let id = random.choice(state.dead.keys().copied().collect::<Vec<_>>())?;
+                if state.owed.contains(&id) && random.bool() {
+                    return Some(LogRecord::Told(vec![id]));
+                }
                 if random.bool() {
                     return Some(LogRecord::Purge(Purge { at_ms: 30, ids: vec![id] }));
                 }
@@ -268,6 +311,36 @@ impl Model {
             }
         }
     }
+
+    /// A record of a source.
+    fn of_a_source(&mut self) -> Option<LogRecord> {
+        let (state, random) = (&self.state, &mut self.random);
+        let source = std::sync::Arc::from(if random.bool() { "orders" } else { "nightly" });
+        Some(match random.u8(0..4) {
+            0 => LogRecord::Mark(Mark { source, text: random.u64(..).to_string() }),
+            1 => {
+                let reason = random.bool().then(|| "asked to".to_owned());
+                LogRecord::SourcePause(SourcePause { source, at_ms: 40, reason })
+            }
+            2 => {
+                let numbers = vec![random.choice(state.asides.keys().copied().collect::<Vec<_>>())?];
+                LogRecord::AsidesGone(AsidesGone { at_ms: 50, numbers })
+            }
+            _ => LogRecord::Aside(aside(state.last_aside + 1, source, state.next_offset)),
+        })
+    }
+}
+
+/// What was put aside, its content known from its number.
+fn aside(number: u64, source: std::sync::Arc<str>, near: Offset) -> Aside {
+    let body = bytes::Bytes::from(number.to_string().repeat(40));
+    let record = sluice_adapters::Record {
+        position: format!("t/0/{number}"),
+        body: Some(body),
+        ..sluice_adapters::Record::default()
+    };
+    let unfit = sluice_adapters::Unfit { is_conflict: number % 3 == 0, detail: "no `type`".into() };
+    Aside { number, at_ms: 60, source, near, aside: sluice_adapters::Aside { record, unfit } }
 }
 
 fn text(state: &State) -> String {

@@ -43,6 +43,7 @@ fn outcome(trigger: TriggerId, offset: u64, redrive: u32, next: Next) -> LogReco
         status: None,
         error: None,
         body: bytes::Bytes::new(),
+        owes_letter: false,
         next,
     }])
 }

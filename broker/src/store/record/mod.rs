@@ -1,5 +1,7 @@
 //! The typed records of the log and their bytes.
 
+mod sources;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use super::fields::{self, Reader, Writer, put_number, take_number};
 use super::format::{self, RecordType};
 use super::{Offset, TriggerId};
 use crate::delivery::Reason;
+
+pub use self::sources::{Aside, AsidesGone, Mark, SourcePause};
 
 /// 128 bits of a collision-resistant hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +51,12 @@ pub enum LogRecord {
     Gap(Gap),
     /// The backlog of a removed trigger is settled and the trigger is forgotten.
     Dropped(TriggerId),
+    Aside(Aside),
+    AsidesGone(AsidesGone),
+    Mark(Mark),
+    SourcePause(SourcePause),
+    /// The dead-letter sink has taken these dead letters, or will never.
+    Told(Vec<DeliveryId>),
     /// Written by a clean stop: all before it is on disk.
     Close,
 }
@@ -104,6 +114,8 @@ pub struct Attempted {
     pub error: Option<Box<str>>,
     /// The first KiB of a refusing answer.
     pub body: Bytes,
+    /// The dead-letter sink is still to be told of this ending.
+    pub owes_letter: bool,
     pub next: Next,
 }
 
@@ -204,6 +216,17 @@ impl LogRecord {
             Self::Dropped(trigger) => format::push_record(frame, RecordType::Dropped, |body| {
                 Writer(body).number(1, u64::from(trigger.0));
             }),
+            Self::Aside(aside) => format::push_record(frame, RecordType::Aside, |body| aside.put(body)),
+            Self::AsidesGone(gone) => {
+                format::push_record(frame, RecordType::AsidesGone, |body| gone.put(body))
+            }
+            Self::Mark(mark) => format::push_record(frame, RecordType::Mark, |body| mark.put(body)),
+            Self::SourcePause(pause) => {
+                format::push_record(frame, RecordType::SourcePause, |body| pause.put(body));
+            }
+            Self::Told(ids) => format::push_record(frame, RecordType::Told, |body| {
+                ids.iter().for_each(|id| put_id(body, *id));
+            }),
             Self::Close => format::push_record(frame, RecordType::Close, |_| {}),
         }
     }
@@ -228,7 +251,7 @@ impl LogRecord {
             RecordType::Routed => Self::Routed(take_routed(body).ok_or_else(|| missing("range"))?),
             RecordType::Outcomes => {
                 let attempts =
-                    Reader(body).filter(|(tag, _)| *tag == 1).map(|(_, bytes)| take_attempted(bytes));
+                    Reader(body).filter(|(tag, _)| *tag == 1).map(|(_, bytes)| decode_attempted(bytes));
                 Self::Outcomes(attempts.collect::<Option<_>>().ok_or_else(|| missing("attempt"))?)
             }
             RecordType::Pause => Self::Pause(Pause {
@@ -260,6 +283,21 @@ impl LogRecord {
             }
             RecordType::Dropped => {
                 Self::Dropped(TriggerId(number(body, 1).ok_or_else(|| missing("trigger"))? as u32))
+            }
+            RecordType::Aside => Self::Aside(Aside::take(body).ok_or_else(|| missing("record"))?),
+            RecordType::AsidesGone => {
+                Self::AsidesGone(AsidesGone::take(body).ok_or_else(|| missing("number"))?)
+            }
+            RecordType::Mark => Self::Mark(Mark::take(body).ok_or_else(|| missing("text"))?),
+            RecordType::SourcePause => {
+                Self::SourcePause(SourcePause::take(body).ok_or_else(|| missing("source"))?)
+            }
+            RecordType::Told => {
+                let (mut bytes, mut ids) = (body, Vec::new());
+                while !bytes.is_empty() {
+                    ids.push(take_id(&mut bytes).ok_or_else(|| missing("delivery"))?);
+                }
+                Self::Told(ids)
             }
             RecordType::Close => Self::Close,
         }))
@@ -358,7 +396,7 @@ fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-fn decode_event(body: &[u8], offset: Offset) -> Option<Record> {
+pub fn decode_event(body: &[u8], offset: Offset) -> Option<Record> {
     let (mut key, mut content, mut received_at_ms, mut via) = (None, None, None, None);
     let (mut attributes, mut data, mut parent, mut hops) = (None, None, None, 0);
     let (mut trace_parent, mut trace_state) = (None, None);
@@ -443,7 +481,7 @@ fn take_id(bytes: &mut &[u8]) -> Option<DeliveryId> {
 }
 
 /// The fixed part first, then fields, so that most attempts (delivered at once) take a dozen bytes.
-fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
+pub fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
     put_id(body, attempted.id);
     put_number(body, u64::from(attempted.attempt));
     put_number(body, attempted.at_ms);
@@ -465,9 +503,13 @@ fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
     if !attempted.body.is_empty() {
         fields.bytes(4, &attempted.body);
     }
+    if attempted.owes_letter {
+        fields.number(5, 1);
+    }
 }
 
-fn take_attempted(mut bytes: &[u8]) -> Option<Attempted> {
+/// Reads an attempt of an outcome record.
+pub fn decode_attempted(mut bytes: &[u8]) -> Option<Attempted> {
     let id = take_id(&mut bytes)?;
     let attempt = take_number(&mut bytes)? as u32;
     let at_ms = take_number(&mut bytes)?;
@@ -481,6 +523,7 @@ fn take_attempted(mut bytes: &[u8]) -> Option<Attempted> {
         status,
         error: None,
         body: Bytes::new(),
+        owes_letter: false,
         next: Next::Delivered,
     };
     for (tag, field) in Reader(bytes) {
@@ -489,6 +532,7 @@ fn take_attempted(mut bytes: &[u8]) -> Option<Attempted> {
             2 => attempted.next = Next::Dead(Reason::parse(fields::text(field)?)?),
             3 => attempted.error = fields::text(field).map(Into::into),
             4 => attempted.body = Bytes::copy_from_slice(field),
+            5 => attempted.owes_letter = true,
             _ => {}
         }
     }
