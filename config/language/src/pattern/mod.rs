@@ -23,6 +23,8 @@ mod compile;
 mod condition;
 mod failure;
 mod search;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use serde_json::Value;
