@@ -234,31 +234,63 @@ fn check_failure(pattern: &str, data: &str, expected: &Expect) {
 #[test]
 fn failures_name_the_first_field_that_fails() {
     let amount = r#"{"amount":[{"numeric":[">",100]}],"subject":["x"]}"#;
-    check_failure(amount, r#"{"amount":80,"subject":"x"}"#, &expect![[r#"
+    check_failure(
+        amount,
+        r#"{"amount":80,"subject":"x"}"#,
+        &expect![[r#"
         `data.amount`: 80 is not > 100
-        data.amount | > 100 | 80"#]]);
-    check_failure(amount, r#"{"amount":800}"#, &expect![[r#"
+        data.amount | > 100 | 80"#]],
+    );
+    check_failure(
+        amount,
+        r#"{"amount":800}"#,
+        &expect![[r#"
         `data.subject` is absent
-        data.subject | "x" | absent"#]]);
-    check_failure(amount, "[1]", &expect![[r#"
+        data.subject | "x" | absent"#]],
+    );
+    check_failure(
+        amount,
+        "[1]",
+        &expect![[r#"
         the data is an array, not an object
-        data | an object | an array"#]]);
-    check_failure(amount, "{", &expect![[r#"
+        data | an object | an array"#]],
+    );
+    check_failure(
+        amount,
+        "{",
+        &expect![[r#"
         the data is not JSON: expected a string at byte 1
-        data | a JSON object | the data is not JSON: expected a string at byte 1"#]]);
-    check_failure(r#"{"a":[{"exists":false}]}"#, r#"{"a":1}"#, &expect![[r#"
+        data | a JSON object | the data is not JSON: expected a string at byte 1"#]],
+    );
+    check_failure(
+        r#"{"a":[{"exists":false}]}"#,
+        r#"{"a":1}"#,
+        &expect![[r#"
         `data.a`: 1 is not absent
-        data.a | absent | 1"#]]);
-    check_failure(r#"{"state":["closed","merged"]}"#, r#"{"state":["open","new"]}"#, &expect![[r#"
+        data.a | absent | 1"#]],
+    );
+    check_failure(
+        r#"{"state":["closed","merged"]}"#,
+        r#"{"state":["open","new"]}"#,
+        &expect![[r#"
         `data.state`: none of "open", "new" is "closed" or "merged"
-        data.state | "closed" or "merged" | "open", "new""#]]);
+        data.state | "closed" or "merged" | "open", "new""#]],
+    );
     let items = r#"{"items":{"count":[2],"sku":["x"]}}"#;
-    check_failure(items, r#"{"items":[{"sku":"x","count":1},{"sku":"y","count":2}]}"#, &expect![[r#"
+    check_failure(
+        items,
+        r#"{"items":[{"sku":"x","count":1},{"sku":"y","count":2}]}"#,
+        &expect![[r#"
         `data.items.count` and `data.items.sku` hold, but not in the same element of an array
-        data.items.sku | all fields in the same element of an array | fields in different elements"#]]);
-    check_failure(r#"{"$or":[{"a":[1],"b":[1]},{"c":[1],"d":[1]}]}"#, r#"{"c":1}"#, &expect![[r#"
+        data.items.sku | all fields in the same element of an array | fields in different elements"#]],
+    );
+    check_failure(
+        r#"{"$or":[{"a":[1],"b":[1]},{"c":[1],"d":[1]}]}"#,
+        r#"{"c":1}"#,
+        &expect![[r#"
         `data.d` is absent
-        data.d | 1 | absent"#]]);
+        data.d | 1 | absent"#]],
+    );
 }
 
 #[test]
