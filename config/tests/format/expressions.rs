@@ -167,7 +167,9 @@ triggers:
           text: [ "5", yes, 2026-01-01, !!str 7 ]
           other: [ true, null, ~ ]"#,
         "/triggers/t/filters",
-        expect![[r#"[{"data":{"number":[5,1.5,1000.0,16,{"numeric":[">",-0.5]}],"other":[true,null,null],"text":["5","yes","2026-01-01","7"]}}]"#]],
+        expect![[
+            r#"[{"data":{"number":[5,1.5,1000.0,16,{"numeric":[">",-0.5]}],"other":[true,null,null],"text":["5","yes","2026-01-01","7"]}}]"#
+        ]],
     );
 }
 
@@ -257,9 +259,12 @@ fn what_would_match_all_or_overflow_is_refused() {
         "#]],
     );
     let deep = format!("filters:\n  - {}cel: \"true\"{}", "not: { ".repeat(40), " }".repeat(40));
-    check_trigger(&deep, expect![[r#"
+    check_trigger(
+        &deep,
+        expect![[r#"
         sluice.yaml:5:231: filters nested more than 32 levels deep
             5 | : { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { n
               |                                                                         ^
-    "#]]);
+    "#]],
+    );
 }
