@@ -10,14 +10,18 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
 import software.amazon.event.ruler.JsonRuleCompiler;
 import software.amazon.event.ruler.Machine;
+import software.amazon.event.ruler.Patterns;
 
 /**
  * Answers for event-ruler, one line of JSON for each line of JSON it reads.
  *
- * <p>{@code {"rules": {NAME: PATTERN}, "event": EVENT}} is answered with {@code {"matches": [NAME], "refused": {NAME: REASON}}}.
- * A line that has {@code "events": [EVENT]} and {@code "rounds": N} instead of an event is answered with the time that matching
+ * <p>{@code {"rules": {NAME: PATTERN}, "event": EVENT}} is answered with {@code {"matches": [NAME], "branches": [NAME], "refused": {NAME:
+ * REASON}}}. {@code branches} has the rules of which a combination of {@code $or} choices matches as a rule of its own, because a
+ * machine drops combinations of a rule that it takes for earlier ones. A line that has {@code "events": [EVENT]} and {@code "rounds": N} instead of an event is answered with the time that matching
  * took: {@code {"nanos": PER_EVENT, "matches": COUNT}}. Patterns and events are strings of JSON, so that numbers and repeated
  * keys arrive as they were written.
  */
@@ -30,11 +34,15 @@ public final class Oracle {
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             JsonNode question = JSON.readTree(line);
             ObjectNode answer = JSON.createObjectNode();
-            Machine machine = machine(question.get("rules"), answer.putObject("refused"));
+            Machine machine = new Machine();
+            List<Machine> branches = new ArrayList<>();
+            add(question.get("rules"), machine, branches, answer.putObject("refused"));
             if (question.has("events")) {
                 time(machine, question, answer);
             } else {
-                match(machine, question.get("event").asText(), answer);
+                String event = question.get("event").asText();
+                match(List.of(machine), event, answer.putArray("matches"));
+                match(branches, event, answer.putArray("branches"));
             }
             answers.println(JSON.writeValueAsString(answer));
             answers.flush();
@@ -42,32 +50,40 @@ public final class Oracle {
     }
 
     /** The checker is the judge of what is refused: adding a rule falls back on an older grammar without {@code $or}. */
-    private static Machine machine(JsonNode rules, ObjectNode refused) {
-        Machine machine = new Machine();
+    private static void add(JsonNode rules, Machine machine, List<Machine> branches, ObjectNode refused) {
         for (Map.Entry<String, JsonNode> rule : rules.properties()) {
+            String name = rule.getKey();
             String pattern = rule.getValue().asText();
             String reason = JsonRuleCompiler.check(pattern);
             if (reason == null) {
                 try {
-                    machine.addRule(rule.getKey(), pattern);
+                    machine.addRule(name, pattern);
+                    for (Map<String, List<Patterns>> branch : JsonRuleCompiler.compile(pattern)) {
+                        Machine alone = new Machine();
+                        alone.addPatternRule(name, branch);
+                        branches.add(alone);
+                    }
                 } catch (Exception | AssertionError e) {
                     reason = String.valueOf(e);
                 }
             }
             if (reason != null) {
-                refused.put(rule.getKey(), reason);
+                refused.put(name, reason);
             }
         }
-        return machine;
     }
 
-    private static void match(Machine machine, String event, ObjectNode answer) {
-        ArrayNode matches = answer.putArray("matches");
-        try {
-            machine.rulesForJSONEvent(event).forEach(matches::add);
-        } catch (Exception e) {
-            answer.put("error", String.valueOf(e));
+    /** What is no object is refused by the machine and matches nothing. */
+    private static void match(List<Machine> machines, String event, ArrayNode matches) {
+        Set<String> names = new TreeSet<>();
+        for (Machine machine : machines) {
+            try {
+                names.addAll(machine.rulesForJSONEvent(event));
+            } catch (Exception e) {
+                continue;
+            }
         }
+        names.forEach(matches::add);
     }
 
     /** Runs the rounds twice and times the second run, when the compiler has seen the code. */
