@@ -15,6 +15,8 @@ pub mod explain;
 
 pub mod dispatch;
 
+pub mod transform;
+
 pub mod delivery;
 
 pub mod sink;

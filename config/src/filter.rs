@@ -277,7 +277,7 @@ fn attribute_text(scalar: &Scalar) -> Result<&str, String> {
     Ok(text)
 }
 
-fn is_number_like(text: &str) -> bool {
+pub(crate) fn is_number_like(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let special = matches!(unsigned, ".inf" | ".Inf" | ".INF" | ".nan" | ".NaN" | ".NAN");
     let based = ["0x", "0o", "0b"].iter().any(|base| {

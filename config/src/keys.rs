@@ -71,7 +71,7 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
 
 /// Keys of the file format that this version does not have.
 fn not_yet(key: &str) -> Option<String> {
-    matches!(key, "transform" | "tests").then(|| format!("this version has no `{key}`"))
+    matches!(key, "tests").then(|| format!("this version has no `{key}`"))
 }
 
 /// The known word a typing error probably means.

@@ -17,6 +17,8 @@ mod schema;
 mod sections;
 mod show;
 mod sink;
+mod template;
+mod transform;
 mod tree;
 mod trigger;
 mod units;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sluice_language::Filter;
+use sluice_language::transform::Transform;
 
 use crate::place::Places;
 
@@ -90,6 +91,8 @@ pub struct Trigger {
     pub sources: Option<Vec<String>>,
     /// All must hold.
     pub filters: Vec<Filter>,
+    /// What the sink gets instead of the event.
+    pub transform: Option<Transform>,
     pub sink: Sink,
     pub delivery: Delivery,
     pub dead_letter: Option<Sink>,

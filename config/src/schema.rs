@@ -41,6 +41,7 @@ pub fn json_schema() -> Value {
         "trigger": trigger(),
         "filter": filter(),
         "attributes": attributes(),
+        "transform": transform(),
         "sink": sink(),
         "delivery": delivery(),
         "headers": headers(),
@@ -142,6 +143,7 @@ fn trigger() -> Value {
     let keys = [
         ("sources", sources),
         ("filters", filters),
+        ("transform", reference("transform")),
         ("sink", reference("sink")),
         ("delivery", reference("delivery")),
         ("dead_letter", reference("sink")),
@@ -177,6 +179,24 @@ fn filter() -> Value {
             "cel": expression("The Common Expression Language, on `event`.", "event.data.amount > 100"),
         },
     })
+}
+
+fn transform() -> Value {
+    let set = json!({
+        "description": "Templates for attributes, such as \"com.example.{data.kind|other}\". Null leaves one out.",
+        "type": "object",
+        "propertyNames": { "pattern": "^[a-z0-9]+$", "not": { "enum": ["data", "specversion"] } },
+        "additionalProperties": { "type": ["string", "integer", "boolean", "null"] },
+    });
+    let data = json!({ "description": "The data: JSON whose strings may be templates. Null is no data." });
+    let jq = "A jq program that makes one event of one, both in the CloudEvents JSON format.";
+    let keys = [("jq", text(jq, ".type = \"short\"")), ("set", set), ("data", data)];
+    let mut transform = object("What the sink gets instead of the event.", &keys);
+    transform["oneOf"] = json!([
+        { "required": ["jq"], "maxProperties": 1 },
+        { "anyOf": [{ "required": ["set"] }, { "required": ["data"] }] },
+    ]);
+    transform
 }
 
 fn expression(description: &str, example: &str) -> Value {
@@ -402,6 +422,7 @@ mod tests {
             ("/properties/dead_letters", crate::sections::DEAD_LETTERS_KEYS),
             ("/properties/defaults", crate::trigger::DEFAULTS_KEYS),
             ("/$defs/trigger", crate::trigger::TRIGGER_KEYS),
+            ("/$defs/transform", crate::transform::TRANSFORM_KEYS),
             ("/$defs/delivery", crate::delivery::DELIVERY_KEYS),
             ("/$defs/filter", crate::filter::DIALECTS),
             ("/$defs/sink/anyOf/1", crate::sink::SINK_KINDS),

@@ -105,6 +105,9 @@ fn trigger_json(trigger: &Trigger) -> Value {
         "delivery": delivery_json(&trigger.delivery),
         "start": start,
     });
+    if let Some(transform) = &trigger.transform {
+        shown["transform"] = transform.to_json();
+    }
     if let Some(sources) = &trigger.sources {
         shown["sources"] = json!(sources);
     }

@@ -9,9 +9,11 @@ use crate::keys::{Keys, is_name, one_of, text, texts, wrong};
 use crate::model::{Sink, Start, Trigger};
 use crate::place::Places;
 use crate::sink::{Headers, read_headers, read_sink, with_default_headers};
+use crate::transform::read_transform;
 use crate::tree::{Entry, Node, Value};
 
-pub(crate) const TRIGGER_KEYS: &[&str] = &["sources", "filters", "sink", "delivery", "dead_letter", "start"];
+pub(crate) const TRIGGER_KEYS: &[&str] =
+    &["sources", "filters", "transform", "sink", "delivery", "dead_letter", "start"];
 pub(crate) const DEFAULTS_KEYS: &[&str] = &["delivery", "dead_letter", "headers"];
 /// Entry points that exist without being configured.
 pub(crate) const ENTRY_POINTS: &[&str] = &["http", "reply"];
@@ -62,6 +64,7 @@ pub(crate) fn read_trigger(
         places.add("sources", problems.place_of(node.at));
     }
     let sources = keys.get("sources").map(|node| read_sources(node, problems));
+    let transform = keys.get("transform").map(|node| read_transform(node, problems));
     let filters = keys.get("filters").map(|node| read_filters(node, &mut places, problems));
     let sink = match keys.get("sink") {
         Some(node) => sink_of("sink", node, folders, problems),
@@ -85,6 +88,7 @@ pub(crate) fn read_trigger(
     Some(Trigger {
         sources,
         filters: filters.unwrap_or_else(|| Some(Vec::new()))?,
+        transform: transform.map_or(Some(None), |transform| transform.map(Some))?,
         sink,
         delivery,
         dead_letter,

@@ -16,6 +16,7 @@ mod read;
 mod write;
 
 use crate::rules::Invalid;
+use crate::syntax::MediaType;
 
 pub use read::{decode, decode_batch};
 pub use write::{encode, encode_batch};
@@ -86,6 +87,11 @@ impl std::fmt::Display for BatchError {
             None => self.error.fmt(out),
         }
     }
+}
+
+/// Whether a content type says that the data is JSON: `*/json` or `*/*+json` (section 3.1).
+pub fn is_json(content_type: &str) -> bool {
+    MediaType::parse(content_type).is_some_and(|parsed| parsed.is_json())
 }
 
 /// The type of a JSON value that begins with this byte, in words.

@@ -139,6 +139,10 @@ impl Broker {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -16,6 +16,7 @@ mod publishing;
 mod reload;
 mod replies;
 mod routing;
+mod transform;
 mod wire;
 
 use std::future::Future;

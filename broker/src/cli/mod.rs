@@ -28,7 +28,7 @@ use clap_complete::Shell;
 
 pub use error::Error;
 
-use crate::{run, store};
+use crate::{run, store, transform};
 
 /// A CloudEvents event broker in one binary.
 ///
@@ -146,6 +146,9 @@ Examples:
         #[arg(default_value = "sluice.yaml", value_name = "FILE")]
         path: PathBuf,
     },
+    /// Run jq programs for a broker, which starts this itself
+    #[command(hide = true)]
+    JqWorker,
     /// Print the completions of a shell
     #[command(after_help = "\
 Example:
@@ -204,6 +207,7 @@ impl Command {
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
+            Self::JqWorker => transform::worker::serve(),
             Self::Completions { shell } => completions(shell),
         }
     }

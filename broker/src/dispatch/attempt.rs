@@ -18,6 +18,7 @@ use crate::sink;
 use crate::store::{
     Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
 };
+use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
 const UNREADABLE_WAIT_MS: u64 = 60_000;
@@ -79,19 +80,13 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
     }
+    let answer = match send(dispatch, &trigger, &record).await {
+        Ok(answer) => answer,
+        Err(detail) => return untransformed(dispatch, &trigger, &record, id, attempt - 1, &detail),
+    };
     if attempt > 1 {
         trigger.counters.retries.fetch_add(1, Ordering::Relaxed);
     }
-    let answer = trigger
-        .sink
-        .deliver(sink::Attempt {
-            event: &record.event,
-            trace: record.trace.as_ref(),
-            timeout: trigger.config.delivery.timeout,
-            config: &trigger.config.delivery,
-            limits: &dispatch.shared.reply_limits,
-        })
-        .await;
     let now = clock::steady_ms();
     trigger.counters.took(now - started);
     let mut attempted = Attempted {
@@ -137,6 +132,50 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
             dead(dispatch, &trigger, &record, attempted, attempt, failure);
         }
     }
+}
+
+/// Transforms the event, if the trigger says so, and has the sink deliver it. An error is why it cannot be transformed.
+async fn send(dispatch: &Dispatch, trigger: &Active, record: &Record) -> Result<sink::Answer, String> {
+    let transformed = match &trigger.config.transform {
+        None => None,
+        Some(transform) => {
+            match transform::apply(&dispatch.shared.transforms, transform, &record.event).await {
+                Ok(event) => Some(event),
+                Err(transform::Failed::Always(detail)) => return Err(detail),
+                Err(error @ transform::Failed::NotNow(_)) => {
+                    let cause = Failure { error: error.to_string(), ..Failure::default() };
+                    let outcome = Outcome::Retriable { cause, retry_after: None };
+                    return Ok(sink::Answer { status: None, outcome });
+                }
+            }
+        }
+    };
+    let attempt = sink::Attempt {
+        event: transformed.as_ref().unwrap_or(&record.event),
+        trace: record.trace.as_ref(),
+        timeout: trigger.config.delivery.timeout,
+        config: &trigger.config.delivery,
+        limits: &dispatch.shared.reply_limits,
+    };
+    Ok(trigger.sink.deliver(attempt).await)
+}
+
+/// Ends a delivery whose event cannot be transformed: the sink hears nothing of it, the dead letter has the event as it came.
+fn untransformed(
+    dispatch: &Dispatch,
+    trigger: &Arc<Active>,
+    record: &Arc<Record>,
+    id: DeliveryId,
+    attempts: u32,
+    detail: &str,
+) {
+    let error = format!("{}: {detail}", Reason::Transform.detail());
+    let mut attempted = ended_without_attempt(id, Reason::Transform);
+    attempted.error = Some(error.as_str().into());
+    if let Some(runtime) = dispatch.core().runtimes.get_mut(&id.trigger) {
+        runtime.last_error = Some(LastError { at_ms: attempted.at_ms, status: None, error: error.clone() });
+    }
+    dead(dispatch, trigger, record, attempted, attempts, Failure { error, ..Failure::default() });
 }
 
 fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted, is_written: bool) {

@@ -22,6 +22,7 @@ pub use self::core::{Core, ended_without_attempt};
 pub use self::reload::{Prepared, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
 use crate::store::{Log, Record, State, clock};
+use crate::transform;
 
 /// A handle on routing and delivery. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +40,7 @@ struct Shared {
     /// A dead-letter sink is owed something that it was not a moment ago.
     owed: Notify,
     in_flight: watch::Sender<usize>,
+    transforms: transform::Pool,
 }
 
 impl Dispatch {
@@ -55,6 +57,7 @@ impl Dispatch {
                 earlier,
                 owed: Notify::new(),
                 in_flight,
+                transforms: transform::Pool::default(),
             }),
         }
     }

@@ -5,6 +5,7 @@ pub mod cel;
 pub mod cesql;
 mod explain;
 mod facts;
+mod fields;
 mod filter;
 mod json;
 pub mod pattern;
@@ -15,6 +16,7 @@ pub mod transform;
 
 pub use explain::failure;
 pub use facts::{Facts, NotJson};
+pub use fields::{Draft, EventFields, Unmade, WrongField};
 pub use filter::{Errs, Failure, Filter, Subject, Term};
 pub use json::Paths;
 pub use syntax::SyntaxError;

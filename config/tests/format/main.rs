@@ -12,6 +12,7 @@ mod references;
 mod sections;
 mod sinks;
 mod syntax;
+mod transforms;
 mod triggers;
 
 use expect_test::Expect;

@@ -36,10 +36,10 @@ fn a_far_off_key_lists_the_known_ones() {
     check_trigger(
         r#"colour: blue"#,
         expect![[r#"
-        sluice.yaml:4:5: unknown key `colour` in trigger `t`: known keys are sources, filters, sink, delivery, dead_letter, start
-            4 |     colour: blue
-              |     ^^^^^^
-    "#]],
+            sluice.yaml:4:5: unknown key `colour` in trigger `t`: known keys are sources, filters, transform, sink, delivery, dead_letter, start
+                4 |     colour: blue
+                  |     ^^^^^^
+        "#]],
     );
 }
 
@@ -193,9 +193,9 @@ triggers: { t: { sink: http://localhost/, transform: {} } }"#,
             sluice.yaml:1:1: this version has no `tests` in the file
                 1 | tests: []
                   | ^^^^^
-            sluice.yaml:2:43: this version has no `transform` in trigger `t`
+            sluice.yaml:2:54: `transform` says nothing: expected `jq`, or `set` and `data`
                 2 | triggers: { t: { sink: http://localhost/, transform: {} } }
-                  |                                           ^^^^^^^^^
+                  |                                                      ^
         "#]],
     );
 }

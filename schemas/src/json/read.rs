@@ -10,10 +10,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{BatchError, Error, is_too_deep, type_name};
+use super::{BatchError, Error, is_json, is_too_deep, type_name};
 use crate::event::{Data, DataForm, Event, Kind, Value};
 use crate::rules::{self, Invalid, Rule};
-use crate::syntax::MediaType;
 
 /// Reads one event (JSON format, section 3). A leading byte order mark is skipped.
 pub fn decode(body: &Bytes) -> Result<Event, Error> {
@@ -211,9 +210,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn plain_data(body: &Bytes, raw: &str, content_type: Option<&str>) -> Result<Data, Error> {
-    let is_json =
-        content_type.is_none_or(|text| MediaType::parse(text).is_some_and(|parsed| parsed.is_json()));
-    if is_json {
+    if content_type.is_none_or(is_json) {
         if is_too_deep(raw.as_bytes()) {
             return Err(Error::DataDepth);
         }
