@@ -224,7 +224,7 @@ fn field(
     }
     let mut list: Vec<_> = (0..rng.usize(1..3)).map(|_| entry(rng, held)).collect();
     // event-ruler errs where these two meet in a list: see the differences.
-    if list.iter().any(|entry| entry.get("wildcard").is_some()) {
+    if list.iter().any(|entry| entry.get("wildcard").or(entry["anything-but"].get("wildcard")).is_some()) {
         list.retain(|entry| entry["anything-but"].get("equals-ignore-case").is_none());
     }
     if insert(rng, fields, &name, list.into()) {
