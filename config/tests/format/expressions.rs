@@ -268,3 +268,22 @@ fn what_would_match_all_or_overflow_is_refused() {
     "#]],
     );
 }
+
+#[test]
+fn a_trigger_that_moves_within_its_file_is_the_same_and_knows_its_place() {
+    let read = |before: &str| {
+        let filters = "filters: [ any: [ exact: { type: a }, data: { b: { c: [1] } } ], cel: 'true' ]";
+        let yaml = format!("{before}triggers:\n  t:\n    sink: http://localhost/\n    {filters}\n");
+        crate::read(&yaml).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let (first, moved) = (read(""), read("# a line\n"));
+    assert_eq!(first.config, moved.config);
+    assert_eq!(first.hash, moved.hash);
+    let places = &moved.config.triggers["t"].places;
+    let place = |path: &str| places.find(path).map(ToString::to_string);
+    assert_eq!(place("filters[0].any[0].exact.type").as_deref(), Some("sluice.yaml:5:32"));
+    assert_eq!(place("filters[0].any[1].data.b.c").as_deref(), Some("sluice.yaml:5:56"));
+    assert_eq!(place("filters[0].any[1].data.b.c.d"), place("filters[0].any[1].data.b.c"));
+    assert_eq!(place("filters[1].cel").as_deref(), Some("sluice.yaml:5:70"));
+    assert_eq!(place("start"), None);
+}
