@@ -136,25 +136,24 @@ fn set_of(reader: &Reader, offset: Offset, current: TriggerSet) -> Result<Option
         return Ok(Some(current));
     }
     let segments = reader.segments();
-    for segment in segments.iter().rev().filter(|segment| segment.header.first_offset <= offset) {
+    let (before, behind): (Vec<_>, Vec<_>) =
+        segments.iter().partition(|segment| segment.header.first_offset <= offset);
+    // A set may be written behind an event that was routed with it, but not far.
+    for segment in before.into_iter().rev().chain(behind) {
         let mut found: Option<TriggerSet> = None;
-        reader.walk(segment.header.first_offset, &mut |record, _| {
-            match record {
-                LogRecord::Triggers(set) if epoch.is_none_or(|epoch| set.epoch <= epoch) => found = Some(set),
-                // A set may be written behind an event that was routed with it.
-                LogRecord::Event(record) if record.offset > offset => {
-                    return epoch.is_some() && found.is_none();
-                }
+        reader.walk_segment(segment, &mut |record, _| {
+            match (record, epoch) {
+                (LogRecord::Triggers(set), Some(epoch)) if set.epoch == epoch => found = Some(set),
+                (LogRecord::Triggers(set), None) => found = Some(set),
+                (LogRecord::Event(record), None) if record.offset >= offset => return false,
                 _ => {}
             }
-            epoch.is_none() || found.as_ref().is_none_or(|set| Some(set.epoch) != epoch)
+            epoch.is_none() || found.is_none()
         })?;
-        match (epoch, found) {
-            (Some(epoch), Some(set)) if set.epoch == epoch => return Ok(Some(set)),
-            (None, Some(set)) => return Ok(Some(set)),
-            _ => {}
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    // Without later changes, the set of before the first record that is left is still in force.
+    // The first set of all is in force as long as there is no other.
     Ok((epoch.is_none() && current.epoch <= 1).then_some(current))
 }

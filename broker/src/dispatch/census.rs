@@ -1,6 +1,6 @@
 //! What nobody takes and what nobody sends: event types that matched no trigger, fields that filters name and no event has had.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::store::Record;
 
@@ -114,10 +114,10 @@ impl Census {
         }
     }
 
-    /// Whether no event has had a field since it was first looked for; of the data, no event that was looked into.
-    pub fn is_unseen(&self, field: &str) -> bool {
-        let known = self.attributes.get(field).or_else(|| self.data.get(field));
-        known.is_some_and(|seen| !seen)
+    /// Fields that no event has had since they were first looked for; of the data, no event that was looked into.
+    pub fn unseen(&self) -> HashSet<String> {
+        let all = self.attributes.iter().chain(&self.data);
+        all.filter(|(_, seen)| !**seen).map(|(name, _)| name.clone()).collect()
     }
 
     /// Types that no trigger took since a time, the most frequent first.
@@ -212,9 +212,12 @@ mod tests {
         let fields = ["subject", "type", "data.order.amount", "data.items.sku", "data.never"];
         census.look_for(fields.map(str::to_owned).into());
         census.note(&record("a", "{\"order\": {\"amount\": 1}, \"items\": [{\"sku\": \"x\"}]}", 1), true);
-        let unseen =
-            |census: &Census| fields.into_iter().filter(|field| census.is_unseen(field)).collect::<Vec<_>>();
-        assert_eq!(unseen(&census), ["subject", "data.never"]);
+        let unseen = |census: &Census| {
+            let mut fields: Vec<_> = census.unseen().into_iter().collect();
+            fields.sort_unstable();
+            fields
+        };
+        assert_eq!(unseen(&census), ["data.never", "subject"]);
         census.look_for(["type", "data.order.amount"].map(str::to_owned).into());
         assert!(unseen(&census).is_empty());
     }
@@ -227,8 +230,8 @@ mod tests {
             census.note(&record("a", "{}", 5000), true);
         }
         census.note(&record("a", "{\"a\": 1}", 5999), true);
-        assert!(census.is_unseen("data.a"));
+        assert!(census.unseen().contains("data.a"));
         census.note(&record("a", "{\"a\": 1}", 6000), true);
-        assert!(!census.is_unseen("data.a"));
+        assert!(census.unseen().is_empty());
     }
 }

@@ -167,7 +167,9 @@ triggers:
           text: [ "5", yes, 2026-01-01, !!str 7 ]
           other: [ true, null, ~ ]"#,
         "/triggers/t/filters",
-        expect![[r#"[{"data":{"number":[5,1.5,1000.0,16,{"numeric":[">",-0.5]}],"other":[true,null,null],"text":["5","yes","2026-01-01","7"]}}]"#]],
+        expect![[
+            r#"[{"data":{"number":[5,1.5,1000.0,16,{"numeric":[">",-0.5]}],"other":[true,null,null],"text":["5","yes","2026-01-01","7"]}}]"#
+        ]],
     );
 }
 
@@ -257,9 +259,31 @@ fn what_would_match_all_or_overflow_is_refused() {
         "#]],
     );
     let deep = format!("filters:\n  - {}cel: \"true\"{}", "not: { ".repeat(40), " }".repeat(40));
-    check_trigger(&deep, expect![[r#"
+    check_trigger(
+        &deep,
+        expect![[r#"
         sluice.yaml:5:231: filters nested more than 32 levels deep
             5 | : { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { n
               |                                                                         ^
-    "#]]);
+    "#]],
+    );
+}
+
+#[test]
+fn a_trigger_that_moves_within_its_file_is_the_same_and_knows_its_place() {
+    let read = |before: &str| {
+        let filters = "filters: [ any: [ exact: { type: a }, data: { b: { c: [1] } } ], cel: 'true' ]";
+        let yaml = format!("{before}triggers:\n  t:\n    sink: http://localhost/\n    {filters}\n");
+        crate::read(&yaml).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let (first, moved) = (read(""), read("# a line\n"));
+    assert_eq!(first.config, moved.config);
+    assert_eq!(first.hash, moved.hash);
+    let places = &moved.config.triggers["t"].places;
+    let place = |path: &str| places.find(path).map(ToString::to_string);
+    assert_eq!(place("filters[0].any[0].exact.type").as_deref(), Some("sluice.yaml:5:32"));
+    assert_eq!(place("filters[0].any[1].data.b.c").as_deref(), Some("sluice.yaml:5:56"));
+    assert_eq!(place("filters[0].any[1].data.b.c.d"), place("filters[0].any[1].data.b.c"));
+    assert_eq!(place("filters[1].cel").as_deref(), Some("sluice.yaml:5:70"));
+    assert_eq!(place("start"), None);
 }
