@@ -1,12 +1,22 @@
 //! The outside world becomes CloudEvents. An adapter turns what it receives into events and hands them to a
 //! [`Publisher`]; it never sees the store, and acknowledges upstream in the line after `publish` returned `Ok`.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod event_template;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+mod feed;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod message;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod publisher;
 mod record;
 mod source;
 
 pub use event_template::EventTemplate;
+pub use message::Mapping;
 pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Report, Source, Stop};
