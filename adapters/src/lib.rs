@@ -6,16 +6,22 @@ pub mod amqp;
 mod event_template;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod feed;
+mod git;
+pub mod hook;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod look;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod message;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod publisher;
 mod record;
 mod source;
+pub mod webhook;
 
 pub use event_template::EventTemplate;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 pub use message::Mapping;
 pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_adapters::Publisher;
+use sluice_adapters::hook::Hooks;
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -123,6 +124,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         tokio::spawn(expire_dead_letters(dispatch.clone(), age));
     }
 
+    let hooks = Hooks::default();
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
     let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
@@ -137,6 +139,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     };
     let ingress = ingress::router(Ingress {
         publisher: Publisher::new("http", Arc::new(Intake::new(dispatch.clone()))),
+        hooks: hooks.clone(),
         limits: config.limits,
         webhook_origins: config.http.webhook_origins.clone(),
         gate: gate.clone(),

@@ -74,6 +74,7 @@ async fn broker_with(limits: EdgeLimits) -> Broker {
     let counters = Arc::new(Counters::default());
     let router = ingress::router(Ingress {
         publisher: Publisher::new("http", Arc::new(Store::default())),
+        hooks: sluice_adapters::hook::Hooks::default(),
         limits: LIMITS,
         webhook_origins: vec!["events.example.com".into()],
         gate: gate.clone(),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::place::Place;
+
 /// At most this many errors are kept; the rest is a count.
 const DIAGNOSTICS_MAX: usize = 100;
 /// A snippet shows at most this many characters of its line.
@@ -133,10 +135,20 @@ impl Problems {
         format!("{}:{}:{}", self.sources[at.file].name, at.line, at.column)
     }
 
+    /// A place for use after loading.
+    pub fn place_of(&self, at: At) -> Place {
+        Place { file: self.sources[at.file].name.as_str().into(), line: at.line, column: at.column }
+    }
+
     /// The source text from a place to the end of its line.
     pub fn rest_of_line(&self, at: At) -> &str {
         let line = self.line(at);
         line.char_indices().nth(at.column - 1).map_or("", |(offset, _)| &line[offset..])
+    }
+
+    /// A line of a file by its number.
+    pub fn line_at(&self, file: usize, number: usize) -> Option<&str> {
+        self.sources[file].text.lines().nth(number - 1)
     }
 
     /// Whether further errors are only counted.

@@ -3,17 +3,23 @@
 use sluice_language::Filter;
 
 use crate::diagnostic::{Problems, quoted};
+use crate::expression::{read_cel, read_cesql, read_data};
 use crate::keys::{nearest, one_of};
+use crate::place::Places;
 use crate::tree::{Entry, Node, Scalar, Value};
 
-pub(crate) const DIALECTS: &[&str] = &["exact", "prefix", "suffix", "all", "any", "not"];
-const DIALECTS_NOT_YET: &[&str] = &["sql", "cesql", "data", "cel"];
+pub(crate) const DIALECTS: &[&str] =
+    &["exact", "prefix", "suffix", "all", "any", "not", "sql", "cesql", "data", "cel"];
 const DEPTH_MAX: usize = 32;
+/// Fields of a pattern whose places are kept.
+const FIELDS_MAX: usize = 256;
 
 /// Reads the `filters` of a trigger. An empty list matches everything; nothing at all is more likely a mistake.
-pub(crate) fn read_filters(node: &Node, problems: &mut Problems) -> Option<Vec<Filter>> {
+pub(crate) fn read_filters(node: &Node, places: &mut Places, problems: &mut Problems) -> Option<Vec<Filter>> {
     match &node.value {
-        Value::List(items) => read_list(items, 1, problems),
+        Value::List(items) => {
+            read_list(items, &Within { path: "filters".into(), depth: 1 }, places, problems)
+        }
         Value::Scalar(_) if node.is_null() => {
             let message = "`filters` has no value: leave it out, or write `[]`, to match every event";
             problems.error(node.at, message);
@@ -32,13 +38,35 @@ pub(crate) fn read_filters(node: &Node, problems: &mut Problems) -> Option<Vec<F
     }
 }
 
-fn read_list(items: &[Node], depth: usize, problems: &mut Problems) -> Option<Vec<Filter>> {
-    let filters: Vec<_> = items.iter().map(|item| read_filter(item, depth, problems)).collect();
+/// Where a filter is: `filters[0].any`, and how many levels deep.
+struct Within {
+    path: String,
+    depth: usize,
+}
+
+impl Within {
+    fn item(&self, n: usize) -> Self {
+        Self { path: format!("{}[{n}]", self.path), depth: self.depth }
+    }
+
+    fn below(&self, dialect: &str) -> Self {
+        Self { path: format!("{}.{dialect}", self.path), depth: self.depth + 1 }
+    }
+}
+
+fn read_list(
+    items: &[Node],
+    within: &Within,
+    places: &mut Places,
+    problems: &mut Problems,
+) -> Option<Vec<Filter>> {
+    let read = |(n, item)| read_filter(item, &within.item(n), places, problems);
+    let filters: Vec<_> = items.iter().enumerate().map(read).collect();
     filters.into_iter().collect()
 }
 
-fn read_filter(node: &Node, depth: usize, problems: &mut Problems) -> Option<Filter> {
-    if depth > DEPTH_MAX {
+fn read_filter(node: &Node, within: &Within, places: &mut Places, problems: &mut Problems) -> Option<Filter> {
+    if within.depth > DEPTH_MAX {
         problems.error(node.at, format!("filters nested more than {DEPTH_MAX} levels deep"));
         return None;
     }
@@ -62,13 +90,17 @@ fn read_filter(node: &Node, depth: usize, problems: &mut Problems) -> Option<Fil
             return None;
         }
     };
+    keep_places(entry, within, places, problems);
     match entry.key.as_str() {
         "exact" => read_attributes(entry, problems).map(Filter::Exact),
         "prefix" => read_attributes(entry, problems).map(Filter::Prefix),
         "suffix" => read_attributes(entry, problems).map(Filter::Suffix),
-        "all" => read_nested(entry, depth, problems).map(Filter::All),
-        "any" => read_nested(entry, depth, problems).map(Filter::Any),
-        "not" => read_not(entry, depth, problems),
+        "all" => read_nested(entry, within, places, problems).map(Filter::All),
+        "any" => read_nested(entry, within, places, problems).map(Filter::Any),
+        "not" => read_not(entry, within, places, problems),
+        "sql" | "cesql" => read_cesql(entry, problems),
+        "data" => read_data(entry, problems),
+        "cel" => read_cel(entry, problems),
         _ => {
             problems.error(entry.key_at, unknown_dialect(&entry.key));
             None
@@ -76,11 +108,32 @@ fn read_filter(node: &Node, depth: usize, problems: &mut Problems) -> Option<Fil
     }
 }
 
+/// Notes where a filter and the fields it names stand.
+fn keep_places(entry: &Entry, within: &Within, places: &mut Places, problems: &Problems) {
+    // A failure speaks of `cesql`, whichever of its names the file has.
+    let dialect = if entry.key == "sql" { "cesql" } else { &entry.key };
+    places.add(&format!("{}.{dialect}", within.path), problems.place_of(entry.key_at));
+    if matches!(dialect, "exact" | "prefix" | "suffix" | "data") {
+        let mut left = FIELDS_MAX;
+        keep_fields(&entry.value, &format!("{}.{dialect}", within.path), &mut left, places, problems);
+    }
+}
+
+fn keep_fields(node: &Node, path: &str, left: &mut usize, places: &mut Places, problems: &Problems) {
+    let Value::Map(entries) = &node.value else { return };
+    for entry in entries {
+        if *left == 0 {
+            return;
+        }
+        *left -= 1;
+        let path = format!("{path}.{}", entry.key);
+        places.add(&path, problems.place_of(entry.key_at));
+        keep_fields(&entry.value, &path, left, places, problems);
+    }
+}
+
 fn unknown_dialect(dialect: &str) -> String {
     let supported = one_of(DIALECTS);
-    if DIALECTS_NOT_YET.contains(&dialect) {
-        return format!("this version does not have the dialect `{dialect}`: expected {supported}");
-    }
     let meant = match dialect {
         "and" | "&&" => Some("all"),
         "or" | "||" => Some("any"),
@@ -97,9 +150,16 @@ fn unknown_dialect(dialect: &str) -> String {
     format!("unknown filter dialect {}: expected {supported}{hint}", quoted(dialect))
 }
 
-fn read_nested(entry: &Entry, depth: usize, problems: &mut Problems) -> Option<Vec<Filter>> {
+fn read_nested(
+    entry: &Entry,
+    within: &Within,
+    places: &mut Places,
+    problems: &mut Problems,
+) -> Option<Vec<Filter>> {
     match &entry.value.value {
-        Value::List(items) if !items.is_empty() => read_list(items, depth + 1, problems),
+        Value::List(items) if !items.is_empty() => {
+            read_list(items, &within.below(&entry.key), places, problems)
+        }
         Value::List(_) => {
             problems.error(entry.value.at, format!("`{}` needs at least one filter", entry.key));
             None
@@ -113,13 +173,14 @@ fn read_nested(entry: &Entry, depth: usize, problems: &mut Problems) -> Option<V
     }
 }
 
-fn read_not(entry: &Entry, depth: usize, problems: &mut Problems) -> Option<Filter> {
+fn read_not(entry: &Entry, within: &Within, places: &mut Places, problems: &mut Problems) -> Option<Filter> {
     if let Value::List(_) = entry.value.value {
         let message = "`not` takes one filter, not a list: for several, write `not: { any: [...] }`";
         problems.error(entry.value.at, message);
         return None;
     }
-    read_filter(&entry.value, depth + 1, problems).map(|filter| Filter::Not(Box::new(filter)))
+    read_filter(&entry.value, &within.below("not"), places, problems)
+        .map(|filter| Filter::Not(Box::new(filter)))
 }
 
 fn read_attributes(entry: &Entry, problems: &mut Problems) -> Option<Vec<(String, String)>> {

@@ -7,10 +7,12 @@ mod changes;
 mod delivery;
 mod diagnostic;
 mod expand;
+mod expression;
 mod filter;
 mod keys;
 mod load;
 mod model;
+mod place;
 mod schema;
 mod sections;
 mod show;
@@ -31,6 +33,7 @@ pub use model::{
     OnDamage, Order, Oversize, Rate, Reply, Retry, Sasl, Scheme, Secret, Sink, Source, SourceKind, Start,
     Store, Tls, TokenPlace, Topics, Trigger, Verify, Watermark, WebhookSource,
 };
+pub use place::{Place, Places};
 pub use schema::json_schema;
 pub use show::to_json;
 pub use sink::is_link_local;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use sluice_language::Filter;
 use sluice_language::transform::Transform;
 
+use crate::place::Places;
+
 /// A whole configuration, as it is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -95,6 +97,7 @@ pub struct Trigger {
     pub delivery: Delivery,
     pub dead_letter: Option<Sink>,
     pub start: Start,
+    pub places: Places,
 }
 
 /// What brings events in from outside.

@@ -169,6 +169,14 @@ fn filter() -> Value {
             "all": list,
             "any": list,
             "not": reference("filter"),
+            "sql": expression("CloudEvents SQL 1.0, on the attributes.", "EXISTS subject AND source LIKE '/shop/%'"),
+            "cesql": expression("The same as `sql`.", "type = 'com.example.order'"),
+            "data": {
+                "description": "An EventBridge event pattern on the JSON data.",
+                "type": "object",
+                "examples": [{ "amount": [{ "numeric": [">", 100] }] }],
+            },
+            "cel": expression("The Common Expression Language, on `event`.", "event.data.amount > 100"),
         },
     })
 }
@@ -189,6 +197,15 @@ fn transform() -> Value {
         { "anyOf": [{ "required": ["set"] }, { "required": ["data"] }] },
     ]);
     transform
+}
+
+fn expression(description: &str, example: &str) -> Value {
+    json!({
+        "description": description,
+        "type": ["string", "boolean", "number"],
+        "minLength": 1,
+        "examples": [example],
+    })
 }
 
 fn attributes() -> Value {

@@ -7,6 +7,7 @@ use crate::diagnostic::{Problems, quoted};
 use crate::filter::read_filters;
 use crate::keys::{Keys, is_name, one_of, text, texts, wrong};
 use crate::model::{Sink, Start, Trigger};
+use crate::place::Places;
 use crate::sink::{Headers, read_headers, read_sink, with_default_headers};
 use crate::transform::read_transform;
 use crate::tree::{Entry, Node, Value};
@@ -58,9 +59,13 @@ pub(crate) fn read_trigger(
     }
     let what = format!("trigger {}", quoted(name));
     let keys = Keys::of(&entry.value, &what, TRIGGER_KEYS, problems)?;
+    let mut places = Places::default();
+    if let Some(node) = keys.get("sources") {
+        places.add("sources", problems.place_of(node.at));
+    }
     let sources = keys.get("sources").map(|node| read_sources(node, problems));
-    let filters = keys.get("filters").map(|node| read_filters(node, problems));
     let transform = keys.get("transform").map(|node| read_transform(node, problems));
+    let filters = keys.get("filters").map(|node| read_filters(node, &mut places, problems));
     let sink = match keys.get("sink") {
         Some(node) => sink_of("sink", node, folders, problems),
         None => {
@@ -88,6 +93,7 @@ pub(crate) fn read_trigger(
         delivery,
         dead_letter,
         start: start.unwrap_or(Start::Latest),
+        places,
     })
 }
 

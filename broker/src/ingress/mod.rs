@@ -1,4 +1,4 @@
-//! Where publishers come in: `POST /events`, and the webhook handshake on `OPTIONS /events`.
+//! Where publishers come in: `POST /events` and `POST /hooks/{source}`, and the webhook handshake on `OPTIONS` of both.
 //!
 //! A request passes in this order, and whatever refuses it does so before the next step costs anything: gate, content
 //! encoding, room in the byte budget, body, decoding, store. The answer is 202 only after the store said that all of
@@ -8,6 +8,7 @@ mod body;
 mod counters;
 mod gate;
 mod handshake;
+mod hooks;
 mod refusal;
 mod trace;
 
@@ -21,6 +22,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use sluice_adapters::hook::Hooks;
 use sluice_adapters::{Entry, Published, Publisher, Refusal};
 use sluice_config::Limits;
 use sluice_schemas::http::{Limits as EventLimits, decode};
@@ -39,6 +41,8 @@ const BATCH_MEDIA_TYPE: &str = "application/cloudevents-batch";
 #[derive(Clone)]
 pub struct Ingress {
     pub publisher: Publisher,
+    /// Sources that are delivered to over HTTP.
+    pub hooks: Hooks,
     pub limits: Limits,
     /// DNS names that get consent in the webhook handshake, in lower case.
     pub webhook_origins: Vec<String>,
@@ -49,6 +53,7 @@ pub struct Ingress {
 struct Intake {
     ingress: Ingress,
     budget: Budget,
+    denials: hooks::Denials,
 }
 
 /// The routes of the public listener. Everything else on it is 404.
@@ -56,21 +61,23 @@ pub fn router(ingress: Ingress) -> Router {
     let budget = Budget::new(ingress.limits.in_flight_bytes);
     Router::new()
         .route("/events", any(events))
+        .route("/hooks/{source}", any(hooks::hooks))
         .fallback(nothing_here)
-        .with_state(Arc::new(Intake { ingress, budget }))
+        .with_state(Arc::new(Intake { ingress, budget, denials: hooks::Denials::default() }))
 }
 
 async fn events(State(intake): State<Arc<Intake>>, request: Request) -> Response {
     match *request.method() {
         Method::POST => publish(intake, request).await,
         Method::OPTIONS => handshake::answer(request.headers(), &intake.ingress.webhook_origins),
-        _ => {
-            let detail = "events are published with POST";
-            let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
-            response.headers_mut().insert(header::ALLOW, ALLOW);
-            response
-        }
+        _ => not_allowed("events are published with POST"),
     }
+}
+
+fn not_allowed(detail: &str) -> Response {
+    let mut response = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).into_response();
+    response.headers_mut().insert(header::ALLOW, ALLOW);
+    response
 }
 
 async fn nothing_here() -> Problem {
@@ -81,32 +88,33 @@ async fn publish(intake: Arc<Intake>, request: Request) -> Response {
     let metrics = Arc::clone(&intake.ingress.metrics);
     match admit(intake, request).await {
         Ok(published) => accepted(&published),
-        Err(refused) => {
-            metrics.count_refused(refused.reason());
-            let problem = refused.problem();
-            tracing::debug!(
-                request_id = problem.request_id(),
-                reason = refused.reason().name(),
-                "refused a request"
-            );
-            let mut response = problem.into_response();
-            if matches!(refused, Refused::ContentEncoding(_)) {
-                // RFC 9110, section 12.5.3: what to send instead.
-                response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            }
-            response
-        }
+        Err(refused) => refusal_response(&refused, &metrics),
     }
 }
 
+fn refusal_response(refused: &Refused, metrics: &Counters) -> Response {
+    if let Some(reason) = refused.reason() {
+        metrics.count_refused(reason);
+    }
+    let problem = refused.problem();
+    tracing::debug!(
+        request_id = problem.request_id(),
+        reason = refused.reason().map(Reason::name),
+        "refused a request"
+    );
+    let mut response = problem.into_response();
+    if matches!(refused, Refused::ContentEncoding(_)) {
+        // RFC 9110, section 12.5.3: what to send instead.
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+    response
+}
+
 async fn admit(intake: Arc<Intake>, request: Request) -> Result<Published, Refused> {
-    let Intake { ingress, budget } = &*intake;
+    let Intake { ingress, budget, .. } = &*intake;
     ingress.gate.check().map_err(Refused::Gate)?;
     let (head, body) = request.into_parts();
-    let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
-    if let Some(coding) = codings.find(|coding| !is_identity(coding)) {
-        return Err(Refused::ContentEncoding(coding.clone()));
-    }
+    check_content_encoding(&head.headers)?;
     let (body, share) = body::read(body, body_bytes_max(&head.headers, &ingress.limits), budget).await?;
     let limits = EventLimits {
         event_bytes_max: ingress.limits.event_bytes,
@@ -155,6 +163,14 @@ fn accepted(published: &Published) -> Response {
         response.headers_mut().insert("sluice-duplicate", HeaderValue::from_static("true"));
     }
     response
+}
+
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), Refused> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    match codings.find(|coding| !is_identity(coding)) {
+        Some(coding) => Err(Refused::ContentEncoding(coding.clone())),
+        None => Ok(()),
+    }
 }
 
 fn is_identity(coding: &HeaderValue) -> bool {

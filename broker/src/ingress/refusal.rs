@@ -10,6 +10,8 @@ use crate::edge::Problem;
 
 /// Until a request finished and gave back its bytes.
 const BUSY_RETRY_SECONDS: u32 = 1;
+/// Until an operator lets a paused source go on.
+const PAUSED_RETRY_SECONDS: u32 = 60;
 /// Until a start or restart is over, or somebody made room.
 const STORE_RETRY_SECONDS: u32 = 5;
 
@@ -28,7 +30,16 @@ pub(super) enum Refused {
     BrokenBody,
     Event(Rejection),
     Store(Refusal),
+    /// No source is delivered to by this name.
+    NoHook,
+    /// The sender of a delivery did not prove who he is.
+    Denied,
+    /// The source takes nothing for the moment.
+    Paused,
 }
+
+/// The same for a source that does not exist and for a sender that is none of its: it tells neither what to try next.
+const NOT_YOURS: &str = "there is no such hook, or the delivery does not prove that it may use it";
 
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
@@ -43,17 +54,22 @@ impl From<Refusal> for Refused {
 }
 
 impl Refused {
-    pub(super) fn reason(&self) -> Reason {
-        match self {
+    /// The label of the metric; nothing for a path that does not exist.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::NoHook => return None,
+            Self::Denied => Reason::Unauthorized,
             Self::Gate(GateState::Full(_)) | Self::Store(Refusal::Full { .. }) => Reason::Full,
-            Self::Gate(_) | Self::Busy | Self::Store(Refusal::Unavailable { .. }) => Reason::Busy,
+            Self::Gate(_) | Self::Busy | Self::Paused | Self::Store(Refusal::Unavailable { .. }) => {
+                Reason::Busy
+            }
             Self::Store(Refusal::Conflict { .. }) => Reason::Conflict,
             Self::ContentEncoding(_) => Reason::MediaType,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::Late => Reason::Timeout,
             Self::BrokenBody => Reason::Malformed,
             Self::Event(rejection) => event_reason(rejection),
-        }
+        })
     }
 
     pub(super) fn problem(&self) -> Problem {
@@ -81,6 +97,10 @@ impl Refused {
             }
             Self::Event(rejection) => event(rejection),
             Self::Store(refusal) => store(refusal),
+            // Nothing of the body may have been read.
+            Self::NoHook => Problem::new(StatusCode::NOT_FOUND, NOT_YOURS).closing(),
+            Self::Denied => Problem::new(StatusCode::UNAUTHORIZED, NOT_YOURS).closing(),
+            Self::Paused => unavailable("the source is paused", PAUSED_RETRY_SECONDS).closing(),
         }
     }
 }

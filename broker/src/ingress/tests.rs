@@ -44,6 +44,7 @@ fn stand(in_flight_bytes: usize) -> Stand {
     };
     let router = router(Ingress {
         publisher: Publisher::new("http", Arc::new(Queue(sender))),
+        hooks: Hooks::default(),
         limits,
         webhook_origins: Vec::new(),
         gate,

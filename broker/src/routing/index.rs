@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sluice_language::{Facts, Filter};
+use sluice_language::{Facts, Filter, Paths, Subject};
 use sluice_schemas::Event;
 
 use crate::store::{Offset, TriggerId};
@@ -31,6 +31,9 @@ impl Rule {
 pub struct Table {
     rules: Vec<Rule>,
     attributes: HashMap<String, Terms>,
+    /// Paths in the data that terms are about, and for each the rules by the key of the value there.
+    paths: Paths,
+    values: Vec<HashMap<String, Vec<u32>>>,
     /// Rules of which nothing is known that an event must have.
     others: Vec<u32>,
 }
@@ -52,7 +55,16 @@ impl Table {
                 continue;
             };
             for term in terms {
-                let known = table.attributes.entry(term.attribute).or_default();
+                let attribute = match term.subject {
+                    Subject::Attribute(attribute) => attribute,
+                    Subject::Data(path) => {
+                        let path = table.paths.insert(&path);
+                        table.values.resize_with(table.values.len().max(path + 1), HashMap::new);
+                        table.values[path].entry(term.text).or_default().push(at as u32);
+                        continue;
+                    }
+                };
+                let known = table.attributes.entry(attribute).or_default();
                 if term.is_prefix {
                     if let Err(place) = known.lengths.binary_search(&term.text.len()) {
                         known.lengths.insert(place, term.text.len());
@@ -70,7 +82,8 @@ impl Table {
         self.rules.iter().find(|rule| rule.trigger == trigger)
     }
 
-    /// The triggers that an event matches, in a fixed order.
+    /// The triggers that an event matches, in a fixed order. Data is parsed only if a filter looks into it. A rule with a term
+    /// on data that is no JSON does not match: evaluating its filter says why.
     pub fn matches(&self, event: &Event, via: &str, offset: Offset) -> Vec<TriggerId> {
         let mut candidates: Vec<u32> = Vec::new();
         for (attribute, terms) in &self.attributes {
@@ -84,18 +97,31 @@ impl Table {
                 }
             }
         }
+        let facts = Facts::of(event);
+        if !self.paths.is_empty() {
+            // What is no JSON has no value at any path.
+            let _ = facts.visit_data(&self.paths, &mut |path, key| {
+                if let Some(found) = self.values[path].get(key) {
+                    candidates.extend_from_slice(found);
+                }
+            });
+        }
         candidates.sort_unstable();
         candidates.dedup();
         let all = candidates.iter().chain(&self.others);
         let rules = all.map(|at| &self.rules[*at as usize]);
-        let facts = Facts::of(event);
         rules.filter(|rule| rule.matches(&facts, via, offset)).map(|rule| rule.trigger).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use sluice_language::pattern::Pattern;
+    use sluice_schemas::DataForm;
 
     use super::*;
 
@@ -105,11 +131,55 @@ mod tests {
         proptest::collection::vec((name, "[ab]{1,3}"), 1..3)
     }
 
+    fn scalar() -> impl Strategy<Value = Value> {
+        proptest::sample::select(vec![json!("a"), json!("b"), json!(1), json!(1.5), json!(null), json!(true)])
+    }
+
+    /// Fields of which some have an index of their values and some not.
+    fn fields() -> impl Strategy<Value = Value> {
+        let entries = proptest::collection::vec(scalar(), 1..3);
+        let list = prop_oneof![
+            4 => entries.prop_map(Value::from),
+            1 => Just(json!([{ "exists": false }])),
+            1 => Just(json!([1, { "prefix": "a" }])),
+        ];
+        let name = proptest::sample::select(vec!["p", "q", "r.p", "r.q"]);
+        proptest::collection::btree_map(name, list, 1..3)
+            .prop_map(|fields| fields.into_iter().map(|(name, list)| (name.to_owned(), list)).collect())
+    }
+
+    fn pattern() -> impl Strategy<Value = Filter> {
+        let choices = proptest::collection::vec(fields(), 2..4);
+        let pattern = prop_oneof![3 => fields(), 1 => choices.prop_map(|choices| json!({ "$or": choices }))];
+        pattern.prop_map(|pattern| Filter::Data(Arc::new(Pattern::compile(&pattern).expect("a pattern"))))
+    }
+
+    /// Data with arrays of scalars and of objects, numbers in other forms, and now and then no JSON.
+    fn data() -> impl Strategy<Value = String> {
+        let scalar = proptest::sample::select(vec!["\"a\"", "\"b\"", "1", "1.0", "15e-1", "null", "true"]);
+        let scalar = scalar.prop_map(str::to_owned);
+        let list =
+            proptest::collection::vec(scalar.clone(), 0..3).prop_map(|all| format!("[{}]", all.join(",")));
+        let value = prop_oneof![scalar, list];
+        let name = proptest::sample::select(vec!["p", "q", "r.p"]);
+        let flat = proptest::collection::vec((name, value), 0..4).prop_map(|members| {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            members.join(",")
+        });
+        let object = (flat.clone(), proptest::collection::vec(flat, 0..3)).prop_map(|(flat, elements)| {
+            let comma = if flat.is_empty() { "" } else { "," };
+            let elements: Vec<_> = elements.iter().map(|flat| format!("{{{flat}}}")).collect();
+            format!("{{{flat}{comma}\"r\":[{}]}}", elements.join(","))
+        });
+        prop_oneof![9 => object, 1 => Just("{".to_owned())]
+    }
+
     fn filter() -> impl Strategy<Value = Filter> {
         let leaf = prop_oneof![
-            pair().prop_map(Filter::Exact),
-            pair().prop_map(Filter::Prefix),
-            pair().prop_map(Filter::Suffix)
+            2 => pattern(),
+            1 => pair().prop_map(Filter::Exact),
+            1 => pair().prop_map(Filter::Prefix),
+            1 => pair().prop_map(Filter::Suffix)
         ];
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![
@@ -126,18 +196,22 @@ mod tests {
             filters in proptest::collection::vec(filter(), 1..20),
             (ty, source) in ("[ab]{1,4}", "[ab]{1,4}"),
             subject in proptest::option::of("[ab]{1,4}"),
+            data in proptest::option::of(data()),
         ) {
             let mut event = Event::builder().attribute("specversion", "1.0").attribute("id", "1");
             event = event.attribute("source", &source).attribute("type", &ty);
             if let Some(subject) = &subject {
                 event = event.attribute("subject", subject);
             }
+            if let Some(data) = data {
+                event = event.data(data.into_bytes(), DataForm::Opaque);
+            }
             let event = event.build().expect("valid");
             let rule = |(at, filter): (usize, Filter)| Rule {
                 trigger: TriggerId(at as u32), birth: Offset(0), sources: None, filter,
             };
             let rules: Vec<_> = filters.into_iter().enumerate().map(rule).collect();
-            let brute: Vec<_> = rules.iter().filter(|r| r.filter.holds(&Facts::of(&event)).unwrap()).map(|r| r.trigger).collect();
+            let brute: Vec<_> = rules.iter().filter(|r| r.filter.holds(&Facts::of(&event)).unwrap_or(false)).map(|r| r.trigger).collect();
             let mut found = Table::new(rules).matches(&event, "http", Offset(0));
             found.sort_unstable();
             prop_assert_eq!(found, brute);

@@ -36,16 +36,25 @@ pub struct Failure {
     pub message: String,
 }
 
-/// A condition that every event a filter accepts fulfils: an attribute that is, or begins with, a text.
+/// A condition that every event a filter accepts fulfils: the subject is, or begins with, a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
-    pub attribute: String,
+    pub subject: Subject,
     pub text: String,
     pub is_prefix: bool,
 }
 
+/// What a term is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Attribute(String),
+    /// One of the scalars at a path in the data. The text is then the one that [`Facts::visit_data`] gives for equal scalars;
+    /// there are no prefixes.
+    Data(String),
+}
+
 /// More terms than this are no help in an index.
-const TERMS_MAX: usize = 64;
+pub(crate) const TERMS_MAX: usize = 64;
 
 impl Filter {
     pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, Errs> {
@@ -102,7 +111,7 @@ impl Filter {
     pub fn terms(&self) -> Option<Vec<Term>> {
         let first = |pairs: &[(String, String)], is_prefix| {
             let pair = pairs.iter().find(|(name, _)| name == "type").or(pairs.first())?;
-            Some(vec![Term { attribute: pair.0.clone(), text: pair.1.clone(), is_prefix }])
+            Some(vec![Term { subject: Subject::Attribute(pair.0.clone()), text: pair.1.clone(), is_prefix }])
         };
         match self {
             Self::Exact(pairs) => first(pairs, false),

@@ -3,15 +3,20 @@
 
 pub mod cel;
 pub mod cesql;
+mod explain;
 mod facts;
 mod fields;
 mod filter;
+mod json;
 pub mod pattern;
+mod stored;
 mod syntax;
 pub mod template;
 pub mod transform;
 
+pub use explain::failure;
 pub use facts::{Facts, NotJson};
 pub use fields::{Draft, EventFields, Unmade, WrongField};
-pub use filter::{Errs, Failure, Filter, Term};
+pub use filter::{Errs, Failure, Filter, Subject, Term};
+pub use json::Paths;
 pub use syntax::SyntaxError;

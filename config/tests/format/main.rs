@@ -4,6 +4,7 @@
 
 mod delivery;
 mod examples;
+mod expressions;
 mod files;
 mod filters;
 mod hostile;
