@@ -4,6 +4,7 @@
 //! in range. What is wrong comes back as [`Errors`], as many at once as can be found, each with its place and the line that shows it.
 
 mod changes;
+mod client;
 mod delivery;
 mod diagnostic;
 mod expand;
@@ -14,9 +15,11 @@ mod load;
 mod model;
 mod place;
 mod schema;
+mod secret;
 mod sections;
 mod show;
 mod sink;
+mod source;
 mod template;
 mod transform;
 mod tree;

@@ -14,6 +14,7 @@ use crate::sections::{
     read_shutdown_timeout, read_store,
 };
 use crate::show::hash;
+use crate::source::read_sources;
 use crate::tree::{Entry, Node, Value};
 use crate::trigger::{Defaults, read_trigger};
 
@@ -170,13 +171,14 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
 #[derive(Default)]
 struct Merged<'n> {
     sections: HashMap<&'n str, &'n Entry>,
+    sources: Vec<&'n Entry>,
     triggers: Vec<&'n Entry>,
 }
 
 impl<'n> Merged<'n> {
     fn of(roots: &'n [Node], problems: &mut Problems) -> Self {
         let mut merged = Self::default();
-        let mut names: HashMap<&str, At> = HashMap::new();
+        let (mut sources, mut triggers) = (HashMap::new(), HashMap::new());
         for root in roots {
             if Keys::of(root, "the file", TOP_KEYS, problems).is_none() {
                 continue;
@@ -184,17 +186,11 @@ impl<'n> Merged<'n> {
             let Value::Map(entries) = &root.value else { continue };
             for entry in entries.iter().filter(|entry| TOP_KEYS.contains(&entry.key.as_str())) {
                 match (entry.key.as_str(), &entry.value.value) {
-                    ("sources", _) => refuse_sources(entry, problems),
-                    ("triggers", Value::Map(triggers)) => {
-                        for trigger in triggers {
-                            merged.add_trigger(trigger, &mut names, problems);
-                        }
+                    ("sources", _) => {
+                        add_named(entry, "source", &mut merged.sources, &mut sources, problems);
                     }
-                    ("triggers", _) if entry.value.is_null() => {}
                     ("triggers", _) => {
-                        let message =
-                            format!("`triggers`: expected names with triggers, found {}", entry.value.kind());
-                        problems.error(entry.value.at, message);
+                        add_named(entry, "trigger", &mut merged.triggers, &mut triggers, problems);
                     }
                     (key, _) => merged.add_section(key, entry, problems),
                 }
@@ -215,20 +211,6 @@ impl<'n> Merged<'n> {
         }
     }
 
-    fn add_trigger(&mut self, entry: &'n Entry, names: &mut HashMap<&'n str, At>, problems: &mut Problems) {
-        match names.get(entry.key.as_str()) {
-            Some(first) => {
-                let first = problems.named(*first);
-                let message = format!("trigger {} is already defined at {first}", quoted(&entry.key));
-                problems.error(entry.key_at, message);
-            }
-            None => {
-                names.insert(&entry.key, entry.key_at);
-                self.triggers.push(entry);
-            }
-        }
-    }
-
     fn read(&self, folders: &[PathBuf], problems: &mut Problems) -> Config {
         let section = |key: &str| self.sections.get(key).map(|entry| &entry.value);
         let folder = folders.first().cloned().unwrap_or_default();
@@ -238,15 +220,16 @@ impl<'n> Merged<'n> {
         check_ports(&http, &admin, listeners.map(|entry| entry.key_at), problems);
         let defaults =
             section("defaults").map(|node| Defaults::read(node, folders, problems)).unwrap_or_default();
+        let limits = read_limits(section("limits"), problems);
         Config {
             http,
             admin,
             store: read_store(section("store"), folders, &folder, problems),
-            limits: read_limits(section("limits"), problems),
+            limits,
             duplicates: read_duplicates(section("duplicates"), problems),
             dead_letters_age: read_dead_letters(section("dead_letters"), problems),
             shutdown_timeout: read_shutdown_timeout(section("shutdown_timeout"), problems),
-            sources: BTreeMap::new(),
+            sources: read_sources(&self.sources, &limits, folders, problems),
             triggers: self.read_triggers(&defaults, folders, problems),
         }
     }
@@ -257,23 +240,44 @@ impl<'n> Merged<'n> {
         folders: &[PathBuf],
         problems: &mut Problems,
     ) -> BTreeMap<String, Trigger> {
+        // Also those that are wrong: what they are called is known.
+        let sources: Vec<&str> = self.sources.iter().map(|entry| entry.key.as_str()).collect();
         let read = |entry: &&Entry| {
-            let trigger = read_trigger(entry, defaults, folders, problems)?;
+            let trigger = read_trigger(entry, defaults, &sources, folders, problems)?;
             Some((entry.key.clone(), trigger))
         };
         self.triggers.iter().filter_map(read).collect()
     }
 }
 
-fn refuse_sources(entry: &Entry, problems: &mut Problems) {
-    let node = &entry.value;
-    let empty = match &node.value {
-        Value::Map(entries) => entries.is_empty(),
-        Value::List(items) => items.is_empty(),
-        Value::Scalar(_) => node.is_null(),
+/// Adds what one file has of `sources` or `triggers`.
+fn add_named<'n>(
+    section: &'n Entry,
+    kind: &str,
+    entries: &mut Vec<&'n Entry>,
+    names: &mut HashMap<&'n str, At>,
+    problems: &mut Problems,
+) {
+    let node = &section.value;
+    let Value::Map(named) = &node.value else {
+        if !node.is_null() {
+            let key = &section.key;
+            let message = format!("`{key}`: expected names with {key}, found {}", node.kind());
+            problems.error(node.at, message);
+        }
+        return;
     };
-    if !empty {
-        let message = "this version has no `sources`: events come in over HTTP, and as replies of sinks";
-        problems.error(entry.key_at, message);
+    for entry in named {
+        match names.get(entry.key.as_str()) {
+            Some(first) => {
+                let first = problems.named(*first);
+                let message = format!("{kind} {} is already defined at {first}", quoted(&entry.key));
+                problems.error(entry.key_at, message);
+            }
+            None => {
+                names.insert(&entry.key, entry.key_at);
+                entries.push(entry);
+            }
+        }
     }
 }

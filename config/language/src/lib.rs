@@ -9,14 +9,18 @@ mod fields;
 mod filter;
 mod json;
 pub mod pattern;
+mod schedule;
 mod stored;
 mod syntax;
 pub mod template;
 pub mod transform;
+mod zone;
 
 pub use explain::failure;
 pub use facts::{Facts, NotJson};
 pub use fields::{Draft, EventFields, Unmade, WrongField};
 pub use filter::{Errs, Failure, Filter, Subject, Term};
 pub use json::Paths;
+pub use schedule::Schedule;
 pub use syntax::SyntaxError;
+pub use zone::zone;

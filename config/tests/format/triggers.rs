@@ -166,9 +166,15 @@ fn top_level_sources_are_not_there_yet() {
         r#"sources:
   orders: { kafka: {} }"#,
         expect![[r#"
-            sluice.yaml:1:1: this version has no `sources`: events come in over HTTP, and as replies of sinks
-                1 | sources:
-                  | ^^^^^^^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `brokers`
+                2 |   orders: { kafka: {} }
+                  |                    ^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `topics`: list them, or write a `pattern`
+                2 |   orders: { kafka: {} }
+                  |                    ^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `group`: the offsets are kept under its name
+                2 |   orders: { kafka: {} }
+                  |                    ^
         "#]],
     );
 }
