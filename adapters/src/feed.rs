@@ -59,10 +59,6 @@ impl<P: Send + 'static> Feed<P> {
         self.waiting.len() >= WAITING_RECORDS_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.flight.is_none()
-    }
-
     /// Since when the batch that is being stored has been.
     pub fn storing_since(&self) -> Option<Instant> {
         self.flight.as_ref().map(|flight| flight.since)
@@ -72,10 +68,6 @@ impl<P: Send + 'static> Feed<P> {
     pub fn retain(&mut self, mut is_wanted: impl FnMut(&P) -> bool) {
         self.waiting.retain(|taken| is_wanted(&taken.place));
         self.waiting_bytes = self.waiting.iter().map(|taken| size(&taken.record)).sum();
-    }
-
-    pub fn waiting(&self) -> impl Iterator<Item = &P> {
-        self.waiting.iter().map(|taken| &taken.place)
     }
 
     /// Returns the places of the next batch once it is on disk; `None` when it was told to stop and there is no room. Dropping the

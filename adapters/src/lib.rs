@@ -18,6 +18,8 @@ pub mod nats;
 mod publisher;
 mod record;
 mod source;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+mod unsent;
 pub mod webhook;
 
 pub use event_template::EventTemplate;
@@ -26,3 +28,5 @@ pub use message::Mapping;
 pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Report, Source, Stop};
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+pub use unsent::{Unopened, Unsent};
