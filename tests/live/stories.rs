@@ -1,7 +1,7 @@
 //! What each system must do, told once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_adapters::Report;
@@ -45,8 +45,9 @@ struct Story {
 fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(Story) -> F) {
     let _turn = turn();
     let Some(services) = services() else { return };
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let words: String = name.split('_').filter_map(|word| word.chars().next()).collect();
-    let place = format!("{words}{}", std::process::id()).to_uppercase();
+    let place = format!("{words}{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_uppercase();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(story(Story { system, services, place, store: Arc::default() }));
     runtime.shutdown_timeout(Duration::from_secs(5));

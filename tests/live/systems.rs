@@ -90,7 +90,7 @@ impl System {
                 java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]);
                 java.arg(format!("{}/*", services.at("SLUICE_KAFKA_LIB")));
                 java.args(["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", place]);
-                java.args(["--reader-property", "parse.headers=true", "--command-property", "acks=all"]);
+                java.args(["--property", "parse.headers=true", "--producer-property", "acks=all"]);
                 java
             }
             Self::Amqp | Self::Nats => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use sluice_config as config;
+use sluice_schemas::http as binding;
 use tokio::sync::watch;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -44,6 +45,7 @@ pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> 
                 }
             }
         });
+    options = with_credentials(options, &servers);
     if let Some(tls) = &client.tls {
         options = options.require_tls(true);
         if let Some(ca) = &tls.ca {
@@ -59,6 +61,17 @@ pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> 
     }
     let client = options.connect(servers).await.map_err(|error| error.to_string())?;
     Ok(Connection { client, lost })
+}
+
+/// The client takes no credentials from URLs: those of the first that has some go to every server. A name alone is a token.
+fn with_credentials(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let decode = |text: &str| binding::decode_value(text.as_bytes()).unwrap_or_else(|_| text.into()).into_string();
+    let found = servers.iter().find_map(|server| Some((decode(server.username()?), server.password().map(decode))));
+    match found {
+        Some((name, Some(password))) => options.user_and_password(name, password),
+        Some((token, None)) => options.token(token),
+        None => options,
+    }
 }
 
 /// The first reason stays: what follows it is its consequence.
