@@ -9,20 +9,17 @@ use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sluice_schemas::Event;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use crate::{Aside, Context, Entry, Record, Refusal, Report, Unfit};
+use crate::{Aside, Context, Down, Entry, Outcome, Record, Report, Unfit};
 
 const BATCH_RECORDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const WAITING_RECORDS_MAX: usize = 2 * BATCH_RECORDS_MAX;
 const WAITING_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
-/// Between two attempts to store a batch that the store had no room for.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// A record, what became of it, and where it is to be acknowledged.
 struct Taken<P> {
@@ -41,7 +38,7 @@ pub(crate) struct Feed<P> {
 struct Flight<P> {
     since: Instant,
     /// `None` when it was told to stop before there was room.
-    stored: Pin<Box<dyn Future<Output = Option<Vec<P>>> + Send>>,
+    stored: Pin<Box<dyn Future<Output = Result<Option<Vec<P>>, Down>> + Send>>,
 }
 
 impl<P: Send + 'static> Feed<P> {
@@ -72,7 +69,7 @@ impl<P: Send + 'static> Feed<P> {
 
     /// Returns the places of the next batch once it is on disk; `None` when it was told to stop and there is no room. Dropping the
     /// future loses nothing.
-    pub async fn stored(&mut self) -> Option<Vec<P>> {
+    pub async fn stored(&mut self) -> Result<Option<Vec<P>>, Down> {
         if self.flight.is_none() {
             let batch = self.next_batch();
             if batch.is_empty() {
@@ -81,17 +78,17 @@ impl<P: Send + 'static> Feed<P> {
             let stored = Box::pin(store(self.context.clone(), batch));
             self.flight = Some(Flight { since: Instant::now(), stored });
         }
-        let Some(flight) = &mut self.flight else { return None };
+        let Some(flight) = &mut self.flight else { return Ok(None) };
         let stored = flight.stored.as_mut().await;
         self.flight = None;
         stored
     }
 
     /// Waits for what is being stored and gives up the rest.
-    pub async fn finish(&mut self) -> Option<Vec<P>> {
+    pub async fn finish(&mut self) -> Result<Option<Vec<P>>, Down> {
         self.waiting.clear();
         self.waiting_bytes = 0;
-        if self.flight.is_some() { self.stored().await } else { None }
+        if self.flight.is_some() { self.stored().await } else { Ok(None) }
     }
 
     fn next_batch(&mut self) -> Vec<Taken<P>> {
@@ -99,7 +96,9 @@ impl<P: Send + 'static> Feed<P> {
         let mut count = 0;
         for taken in self.waiting.iter().take(BATCH_RECORDS_MAX) {
             bytes += size(&taken.record);
-            if count > 0 && bytes > BATCH_BYTES_MAX {
+            // What cannot even be put aside takes the source down: what came before it is stored first.
+            let ends_it = || taken.made.as_ref().is_err_and(|unfit| self.context.aside(taken.record.clone(), unfit.clone()).is_err());
+            if count > 0 && (bytes > BATCH_BYTES_MAX || ends_it()) {
                 break;
             }
             count += 1;
@@ -115,44 +114,31 @@ fn size(record: &Record) -> usize {
     headers + record.body.as_ref().map_or(0, Bytes::len) + record.key.as_ref().map_or(0, Bytes::len)
 }
 
-async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Option<Vec<P>> {
-    let mut was_stalled = false;
+async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Result<Option<Vec<P>>, Down> {
     loop {
-        let (entries, aside) = parts(&batch);
-        let refusal = match context.publisher.publish_all(entries, aside).await {
-            Ok(published) => {
-                if was_stalled {
-                    context.health.tell(Report::Up);
-                }
+        let (entries, aside) = parts(&context, &batch)?;
+        match context.store(entries, aside, None).await {
+            Outcome::Stored(published) => {
                 let duplicates = published.receipts.iter().filter(|receipt| receipt.duplicate).count();
                 report(&context, &batch, duplicates);
-                return Some(batch.into_iter().map(|taken| taken.place).collect());
+                return Ok(Some(batch.into_iter().map(|taken| taken.place).collect()));
             }
-            Err(Refusal::Conflict { index, offset }) => {
-                put_aside(&mut batch, index, offset);
-                continue;
-            }
-            Err(refusal @ (Refusal::Full { .. } | Refusal::Unavailable { .. })) => refusal,
-        };
-        was_stalled = true;
-        context.health.tell(Report::Stalled(refusal.to_string()));
-        tokio::select! {
-            () = sleep(RETRY) => {}
-            () = context.stop.requested() => return None,
+            Outcome::Conflict { index, offset } => put_aside(&mut batch, index, offset),
+            Outcome::Stopped => return Ok(None),
         }
     }
 }
 
-fn parts<P>(batch: &[Taken<P>]) -> (Vec<Entry>, Vec<Aside>) {
+fn parts<P>(context: &Context, batch: &[Taken<P>]) -> Result<(Vec<Entry>, Vec<Aside>), Down> {
     let mut entries = Vec::with_capacity(batch.len());
     let mut aside = Vec::new();
     for taken in batch {
         match &taken.made {
             Ok(event) => entries.push(Entry { event: Arc::clone(event), trace: None }),
-            Err(unfit) => aside.push(Aside { record: taken.record.clone(), unfit: unfit.clone() }),
+            Err(unfit) => aside.push(context.aside(taken.record.clone(), unfit.clone())?),
         }
     }
-    (entries, aside)
+    Ok((entries, aside))
 }
 
 /// The event at this index of the entries becomes a record to be put aside.

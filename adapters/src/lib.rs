@@ -3,6 +3,7 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+pub mod cron;
 mod event_template;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod feed;
@@ -15,6 +16,7 @@ mod look;
 mod message;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod open;
 mod publisher;
 mod record;
 mod source;
@@ -25,8 +27,9 @@ pub mod webhook;
 pub use event_template::EventTemplate;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 pub use message::Mapping;
+pub use open::{Opened, WrongSource, open};
 pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
 pub use record::{Record, Unfit};
-pub use source::{Context, Down, Health, Report, Source, Stop};
+pub use source::{Context, Down, Health, Outcome, Report, Source, Stop};
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 pub use unsent::{Unopened, Unsent};

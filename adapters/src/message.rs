@@ -3,7 +3,9 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
-use sluice_language::Draft;
+use sluice_config::{self as config, SourceKind};
+use sluice_language::template::Root;
+use sluice_language::{Draft, WrongField};
 use sluice_schemas::{DataForm, Event, http as binding, json};
 
 use crate::{EventTemplate, Record, Unfit};
@@ -27,6 +29,18 @@ pub(crate) struct Defaults<'a> {
 }
 
 impl Mapping {
+    /// Compiles `event:` of a source.
+    pub fn compile(name: &str, source: &config::Source) -> Result<Self, WrongField> {
+        let roots = match &source.kind {
+            SourceKind::Kafka(_) => &[Root::Body, Root::Headers, Root::Key, Root::Topic][..],
+            SourceKind::Amqp(_) => &[Root::Body, Root::Headers, Root::Topic],
+            SourceKind::Nats(_) => &[Root::Body, Root::Headers, Root::Subject],
+            SourceKind::Webhook(_) | SourceKind::Git(_) | SourceKind::Cron(_) => &[],
+        };
+        let template = EventTemplate::compile(&source.event, roots)?;
+        Ok(Self { name: name.to_owned(), template, event_bytes_max: source.event_bytes })
+    }
+
     pub(crate) fn check_size(&self, record: &Record) -> Result<(), Unfit> {
         let bytes = record.body.as_ref().map_or(0, Bytes::len);
         if bytes > self.event_bytes_max {

@@ -103,12 +103,7 @@ impl Publisher {
         self.send(Vec::new(), vec![aside], None).await.map(drop)
     }
 
-    /// Stores entries and keeps records that became none, all together.
-    pub(crate) async fn publish_all(&self, entries: Vec<Entry>, aside: Vec<Aside>) -> Result<Published, Refusal> {
-        self.send(entries, aside, None).await
-    }
-
-    async fn send(
+    pub(crate) async fn send(
         &self,
         entries: Vec<Entry>,
         aside: Vec<Aside>,

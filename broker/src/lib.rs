@@ -19,4 +19,6 @@ pub mod delivery;
 
 pub mod sink;
 
+pub mod sources;
+
 pub mod admin;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sluice_adapters::{
-    Aside, Context, EventTemplate, Health, Intake, Mapping, Published, Publisher, Receipt, Refusal, Report, Request,
-    Source, Stop, amqp, kafka, nats,
+    Aside, Context, Health, Intake, Published, Publisher, Receipt, Refusal, Report, Request, Source, Stop,
+    hook::Hooks, open as open_source,
 };
-use sluice_config::{self as config, SourceKind};
+use sluice_config as config;
 use sluice_schemas::Event;
 use tokio::sync::{Notify, watch};
 
@@ -138,6 +138,8 @@ pub fn run(store: &Arc<Store>, yaml: &str) -> Running {
         health: Health::new(move |report| told.tell(|stored| stored.reports.push(report))),
         stop: Stop::new(stopped),
         mark: None,
+        put_aside_bytes: 16 << 20,
+        oversize: config::Oversize::Stop,
     };
     let store = Arc::clone(store);
     let task = tokio::spawn(async move {
@@ -152,7 +154,7 @@ pub fn run(store: &Arc<Store>, yaml: &str) -> Running {
     Running { stop, task }
 }
 
-fn open(yaml: &str) -> Box<dyn Source> {
+fn open(yaml: &str) -> Arc<dyn Source> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("live.yaml");
     std::fs::write(&path, format!("sources:\n  live:\n    {}\n", yaml.replace('\n', "\n    "))).expect("writes");
@@ -161,13 +163,8 @@ fn open(yaml: &str) -> Box<dyn Source> {
         Err(errors) => panic!("{errors}\n{yaml}"),
     };
     let source = loaded.config.sources["live"].clone();
-    let template =
-        EventTemplate::compile(&source.event, &sluice_language::template::Root::ALL).expect("a template");
-    let mapping = Mapping { name: "live".into(), template, event_bytes_max: source.event_bytes };
-    match source.kind {
-        SourceKind::Kafka(kind) => Box::new(kafka::KafkaSource::new(kind, mapping)),
-        SourceKind::Amqp(kind) => Box::new(amqp::AmqpSource::new(kind, mapping)),
-        SourceKind::Nats(kind) => Box::new(nats::NatsSource::new(kind, mapping)),
-        other => panic!("not in this suite: {other:?}"),
+    match open_source("live", &source) {
+        Ok(opened) => opened.source(&Hooks::default()),
+        Err(error) => panic!("{error}"),
     }
 }

@@ -200,7 +200,7 @@ async fn a_full_store_is_waited_for(story: Story) {
     // More than waits in memory, so that the source has to stop taking.
     story.send_numbered(0..8 * COUNT);
     let full_since = Instant::now();
-    let ten_seconds = |stored: &crate::rig::Stored| stored.refused > 40 && full_since.elapsed() > Duration::from_secs(10);
+    let ten_seconds = |stored: &crate::rig::Stored| stored.refused > 4 && full_since.elapsed() > Duration::from_secs(10);
     story.store.until("refused for ten seconds", ten_seconds).await;
     {
         let stored = story.store.lock();

@@ -58,8 +58,9 @@ impl Source for AmqpSource {
             let mut session = Session { source: self, feed: Feed::new(&context), context, channel };
             let ended = session.receive(consumer).await;
             let finished = match session.feed.finish().await {
-                Some(tags) => session.settle(&tags).await,
-                None => Ok(()),
+                Ok(Some(tags)) => session.settle(&tags).await,
+                Ok(None) => Ok(()),
+                Err(down) => Err(down),
             };
             if ended.is_ok() && finished.is_ok() {
                 // The server takes back what is not acknowledged in any case.
@@ -132,7 +133,7 @@ impl Session<'_> {
                 biased;
                 () = stop.requested() => return Ok(()),
                 stored = self.feed.stored() => {
-                    let Some(tags) = stored else { return Ok(()) };
+                    let Some(tags) = stored? else { return Ok(()) };
                     self.settle(&tags).await?;
                 }
                 delivered = consumer.next(), if !self.feed.is_full() => match delivered {

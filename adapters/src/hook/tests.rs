@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sluice_config::{GitProvider, Hmac, HmacAlgorithm, HmacEncoding, Secret, Verify};
 use sluice_schemas::json::encode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{Context, Health, Publisher, Report, Source as _, Stop};
@@ -297,6 +297,8 @@ async fn a_hook_is_open_while_its_source_runs() {
         health: Health::new(move |report| told.lock().unwrap().push(report)),
         stop: Stop::new(stopped),
         mark: None,
+        put_aside_bytes: 1 << 20,
+        oversize: Oversize::Stop,
     };
     let mut run = source.run(context);
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(run.as_mut().poll(cx))).await.is_pending());

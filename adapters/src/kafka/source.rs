@@ -137,11 +137,12 @@ type Partition = (Arc<str>, i32);
 impl Session<'_> {
     async fn run(mut self) -> Result<(), Down> {
         let ended = self.receive().await;
-        if let Some(places) = self.feed.finish().await {
-            self.settle(&places);
+        let finished = self.feed.finish().await;
+        if let Ok(Some(places)) = &finished {
+            self.settle(places);
         }
         self.close().await;
-        ended
+        ended.and(finished.map(drop))
     }
 
     async fn receive(&mut self) -> Result<(), Down> {
@@ -154,7 +155,7 @@ impl Session<'_> {
                 biased;
                 () = stop.requested() => return Ok(()),
                 stored = self.feed.stored() => {
-                    let Some(places) = stored else { return Ok(()) };
+                    let Some(places) = stored? else { return Ok(()) };
                     self.settle(&places);
                     self.resume()?;
                 }

@@ -175,7 +175,7 @@ impl Session<'_> {
         ack_wait: Option<Duration>,
     ) -> Result<(), Down> {
         let ended = self.receive(&mut connection, messages, ack_wait).await;
-        if let Some(places) = self.feed.finish().await {
+        if let Some(places) = self.feed.finish().await? {
             self.settle(places).await?;
         }
         ended
@@ -197,7 +197,7 @@ impl Session<'_> {
                 why = connection.is_lost() => return Err(self.source.down(&why)),
                 () = tick(&mut alive) => self.keep_alive().await,
                 stored = self.feed.stored() => {
-                    let Some(places) = stored else { return Ok(()) };
+                    let Some(places) = stored? else { return Ok(()) };
                     self.settle(places).await?;
                 }
                 received = messages.next(), if !self.feed.is_full() => {

@@ -14,6 +14,7 @@ mod events;
 mod output;
 mod publish;
 mod sink;
+mod sources;
 mod status;
 mod time;
 mod triggers;
@@ -116,6 +117,8 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     Config(status::ConfigArgs),
     /// List, show, pause, resume, retry, discard: the triggers
     Triggers(triggers::Args),
+    /// List, show, pause, resume: the sources
+    Sources(sources::Args),
     /// List and show stored events
     Events(events::Args),
     /// List, show, redrive, purge: the dead letters
@@ -193,6 +196,7 @@ impl Command {
             Self::Reload { admin } => block_on(status::reload(admin)),
             Self::Config(args) => block_on(status::config(args)),
             Self::Triggers(args) => block_on(triggers::triggers(args)),
+            Self::Sources(args) => block_on(sources::sources(args)),
             Self::Events(args) => block_on(events::events(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),

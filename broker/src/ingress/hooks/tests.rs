@@ -100,6 +100,8 @@ fn stand() -> Stand {
             }),
             stop: Stop::new(stopped.clone()),
             mark: None,
+            put_aside_bytes: 1 << 20,
+            oversize: Oversize::Stop,
         };
         tokio::spawn(async move {
             source.run(context).await.unwrap();
