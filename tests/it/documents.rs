@@ -219,7 +219,7 @@ fn compare(api: &Value, schema: &Value, found: &Value, at: &str, faults: &mut Ve
 async fn the_api_answers_as_its_description_says() {
     let (bad, slow) = (Sink::answering(|_, _| status(422)).await, Sink::answering(|_, _| status(503)).await);
     let triggers = format!(
-        "triggers:\n  bad: {{ sink: \"{}\" }}\n  slow: {{ sink: \"{}\", delivery: {{ backoff_delay: 1h, backoff_max: 1h }} }}\n",
+        "sources: {{ tick: {{ cron: {{ schedule: '@yearly' }} }} }}\ntriggers:\n  bad: {{ sink: \"{}\" }}\n  slow: {{ sink: \"{}\", delivery: {{ backoff_delay: 1h, backoff_max: 1h }} }}\n",
         bad.url, slow.url
     );
     let broker = Broker::start(&triggers).await;
@@ -242,6 +242,10 @@ async fn the_api_answers_as_its_description_says() {
         ("post", "/triggers/{name}/pause", "triggers/slow/pause", json!({})),
         ("post", "/triggers/{name}/resume", "triggers/slow/resume", json!({})),
         ("post", "/triggers/{name}/retry", "triggers/slow/retry", json!({})),
+        ("get", "/sources", "sources", json!({})),
+        ("get", "/sources/{name}", "sources/tick", json!({})),
+        ("post", "/sources/{name}/pause", "sources/tick/pause", json!({})),
+        ("post", "/sources/{name}/resume", "sources/tick/resume", json!({})),
         ("get", "/events", "events", json!({})),
         ("get", "/events/by-id", "events/by-id?source=%2Ftest&id=1", json!({})),
         ("get", "/events/{offset}", "events/0", json!({})),

@@ -15,6 +15,7 @@ mod publishing;
 mod reload;
 mod replies;
 mod routing;
+mod sources;
 mod transform;
 mod wire;
 

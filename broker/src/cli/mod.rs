@@ -8,6 +8,7 @@
 mod admin;
 mod bench;
 mod connection;
+mod cron;
 mod dlq;
 mod error;
 mod events;
@@ -119,6 +120,12 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     Triggers(triggers::Args),
     /// List, show, pause, resume: the sources
     Sources(sources::Args),
+    /// When schedules of timers are due
+    #[command(after_help = "Example:\n  sluice cron next '30 2 * * *' --timezone Europe/Berlin")]
+    Cron {
+        #[command(subcommand)]
+        command: cron::Command,
+    },
     /// List and show stored events
     Events(events::Args),
     /// List, show, redrive, purge: the dead letters
@@ -197,6 +204,7 @@ impl Command {
             Self::Config(args) => block_on(status::config(args)),
             Self::Triggers(args) => block_on(triggers::triggers(args)),
             Self::Sources(args) => block_on(sources::sources(args)),
+            Self::Cron { command } => cron::cron(command),
             Self::Events(args) => block_on(events::events(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),

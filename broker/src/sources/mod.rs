@@ -229,13 +229,14 @@ impl Sources {
 
     fn start(&self, name: &str, running: &Running) -> Task {
         let (stop, stopped) = watch::channel(false);
+        let (dispatch, named) = (self.0.dispatch.clone(), name.to_owned());
         let supervised = Supervised {
             name: name.into(),
             kind: running.config.kind.name(),
             source: Arc::clone(&running.source),
             publisher: Publisher::new(name, Arc::new(Intake::new(self.0.dispatch.clone()))),
             status: Arc::clone(&running.status),
-            dispatch: self.0.dispatch.clone(),
+            mark: Box::new(move || dispatch.core().state.marks.get(&*named).cloned()),
             put_aside_bytes: self.0.put_aside_bytes,
             oversize: running.config.oversize,
             stopped,

@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::backoff;
 use super::status::{State, Status};
-use crate::dispatch::Dispatch;
 use crate::store::clock;
 
 /// A run that lasted so long and was up counts as good, so that the next failure is the first again.
@@ -23,7 +22,8 @@ pub(super) struct Supervised {
     pub source: Arc<dyn Source>,
     pub publisher: Publisher,
     pub status: Arc<Status>,
-    pub dispatch: Dispatch,
+    /// What the source said last of where it stands.
+    pub mark: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub put_aside_bytes: usize,
     pub oversize: Oversize,
     pub stopped: watch::Receiver<bool>,
@@ -66,13 +66,12 @@ impl Supervised {
                 info!(source = %name, kind, "source `{name}` is up");
             }
         });
-        let mark = self.dispatch.core().state.marks.get(&self.name).cloned();
         let context = Context {
             name: Arc::clone(&self.name),
             publisher: self.publisher.clone(),
             health,
             stop: Stop::new(self.stopped.clone()),
-            mark,
+            mark: (self.mark)(),
             put_aside_bytes: self.put_aside_bytes,
             oversize: self.oversize,
         };
@@ -91,5 +90,88 @@ struct AbortOnDrop(tokio::task::JoinHandle<Result<(), Down>>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Mutex;
+
+    use sluice_adapters::{Intake, Report, Request};
+
+    use super::*;
+
+    struct Untouched;
+
+    impl Intake for Untouched {
+        fn submit(&self, _: Request) {
+            panic!("nothing is published here");
+        }
+    }
+
+    type Run = fn(Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send>>;
+
+    /// A source whose runs go as listed, and the seconds at which they began.
+    struct Listed {
+        runs: Mutex<Vec<Run>>,
+        began: Mutex<Vec<u64>>,
+        start: Instant,
+    }
+
+    impl Source for Listed {
+        fn run(&self, context: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send + '_>> {
+            self.began.lock().unwrap().push(self.start.elapsed().as_secs());
+            let run = self.runs.lock().unwrap().pop().expect("another run");
+            run(context)
+        }
+    }
+
+    fn refused(_: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send>> {
+        Box::pin(async { Err(Down::because("h:1: connection refused")) })
+    }
+
+    fn panics(_: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send>> {
+        Box::pin(async { panic!("out of bounds") })
+    }
+
+    fn up(mut context: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send>> {
+        Box::pin(async move {
+            assert_eq!(context.mark.as_deref(), Some("here"));
+            context.health.tell(Report::Up);
+            context.stop.requested().await;
+            Ok(())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_down_is_run_again_with_growing_waits_and_a_panic_is_a_failure() {
+        let runs: Vec<Run> = vec![up, panics, refused, refused];
+        let source = Arc::new(Listed { runs: runs.into(), began: Mutex::default(), start: Instant::now() });
+        let status = Arc::new(Status::default());
+        let (stop, stopped) = watch::channel(false);
+        let supervised = Supervised {
+            name: "s".into(),
+            kind: "kafka",
+            source: Arc::<Listed>::clone(&source),
+            publisher: Publisher::new("s", Arc::new(Untouched)),
+            status: Arc::clone(&status),
+            mark: Box::new(|| Some("here".into())),
+            put_aside_bytes: 1,
+            oversize: Oversize::Stop,
+            stopped,
+        };
+        let task = tokio::spawn(supervised.run());
+        status.settled().await;
+        assert_eq!(status.problem().as_deref(), Some("h:1: connection refused"));
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!((status.state(), status.problem()), (State::Running, None));
+        let began = source.began.lock().unwrap().clone();
+        assert_eq!(began.len(), 4, "{began:?}");
+        // 1 s, 2 s and 4 s, of which jitter takes up to half.
+        assert!(began[1] <= 1 && began[2] <= 3 && (1..=7).contains(&began[3]), "{began:?}");
+        stop.send_replace(true);
+        task.await.expect("ends well");
     }
 }
