@@ -38,8 +38,10 @@ pub(crate) struct Feed<P> {
 struct Flight<P> {
     since: Instant,
     /// `None` when it was told to stop before there was room.
-    stored: Pin<Box<dyn Future<Output = Result<Option<Vec<P>>, Down>> + Send>>,
+    stored: Pin<Box<dyn Future<Output = Stored<P>> + Send>>,
 }
+
+type Stored<P> = Result<Option<Vec<P>>, Down>;
 
 impl<P: Send + 'static> Feed<P> {
     pub fn new(context: &Context) -> Self {
@@ -69,7 +71,7 @@ impl<P: Send + 'static> Feed<P> {
 
     /// Returns the places of the next batch once it is on disk; `None` when it was told to stop and there is no room. Dropping the
     /// future loses nothing.
-    pub async fn stored(&mut self) -> Result<Option<Vec<P>>, Down> {
+    pub async fn stored(&mut self) -> Stored<P> {
         if self.flight.is_none() {
             let batch = self.next_batch();
             if batch.is_empty() {
@@ -85,7 +87,7 @@ impl<P: Send + 'static> Feed<P> {
     }
 
     /// Waits for what is being stored and gives up the rest.
-    pub async fn finish(&mut self) -> Result<Option<Vec<P>>, Down> {
+    pub async fn finish(&mut self) -> Stored<P> {
         self.waiting.clear();
         self.waiting_bytes = 0;
         if self.flight.is_some() { self.stored().await } else { Ok(None) }
@@ -114,7 +116,7 @@ fn size(record: &Record) -> usize {
     headers + record.body.as_ref().map_or(0, Bytes::len) + record.key.as_ref().map_or(0, Bytes::len)
 }
 
-async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Result<Option<Vec<P>>, Down> {
+async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Stored<P> {
     loop {
         let (entries, aside) = parts(&context, &batch)?;
         match context.store(entries, aside, None).await {
