@@ -99,7 +99,12 @@ impl<P: Send + 'static> Feed<P> {
         for taken in self.waiting.iter().take(BATCH_RECORDS_MAX) {
             bytes += size(&taken.record);
             // What cannot even be put aside takes the source down: what came before it is stored first.
-            let ends_it = || taken.made.as_ref().is_err_and(|unfit| self.context.aside(taken.record.clone(), unfit.clone()).is_err());
+            let ends_it = || {
+                taken
+                    .made
+                    .as_ref()
+                    .is_err_and(|unfit| self.context.aside(taken.record.clone(), unfit.clone()).is_err())
+            };
             if count > 0 && (bytes > BATCH_BYTES_MAX || ends_it()) {
                 break;
             }

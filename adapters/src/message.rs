@@ -44,7 +44,10 @@ impl Mapping {
     pub(crate) fn check_size(&self, record: &Record) -> Result<(), Unfit> {
         let bytes = record.body.as_ref().map_or(0, Bytes::len);
         if bytes > self.event_bytes_max {
-            return Err(unfit(format!("{bytes} bytes are more than the {} of event_bytes", self.event_bytes_max)));
+            return Err(unfit(format!(
+                "{bytes} bytes are more than the {} of event_bytes",
+                self.event_bytes_max
+            )));
         }
         Ok(())
     }
@@ -80,7 +83,8 @@ pub(crate) fn is_structured(content_type: &str) -> bool {
 /// Reads an event in structured mode.
 pub(crate) fn structured(content_type: &str, record: &Record) -> Result<Event, Unfit> {
     let mut headers = http::HeaderMap::new();
-    let value = http::HeaderValue::from_str(content_type).map_err(|_| unfit("the content type is no text"))?;
+    let value =
+        http::HeaderValue::from_str(content_type).map_err(|_| unfit("the content type is no text"))?;
     headers.insert(http::header::CONTENT_TYPE, value);
     let body = record.body.clone().filter(|body| !body.is_empty());
     let body = body.ok_or_else(|| unfit("an event in structured mode has no body"))?;
@@ -103,7 +107,8 @@ pub(crate) fn unannounced(body: &Bytes) -> Option<Result<Event, Unfit>> {
         Ok(event) => Some(Ok(event)),
         Err(error) => {
             let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-            let is_event = ["specversion", "id", "source", "type"].iter().all(|name| object.contains_key(*name));
+            let is_event =
+                ["specversion", "id", "source", "type"].iter().all(|name| object.contains_key(*name));
             is_event.then(|| Err(unfit(error)))
         }
     }

@@ -40,7 +40,10 @@ impl Proxy {
                     let Ok(upstream) = TcpStream::connect(&server).await else { return };
                     let (client_in, client_out) = client.into_split();
                     let (server_in, server_out) = upstream.into_split();
-                    tokio::join!(pass(client_in, server_out, state.clone()), pass(server_in, client_out, state));
+                    tokio::join!(
+                        pass(client_in, server_out, state.clone()),
+                        pass(server_in, client_out, state)
+                    );
                 });
             }
         });

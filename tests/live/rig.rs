@@ -101,7 +101,11 @@ impl Store {
             let stored = self.lock();
             panic!(
                 "not within {DEADLINE:?}: {what}; {} events, {} duplicates, {} aside, down: {:?}, said: {:?}",
-                stored.events.len(), stored.duplicates, stored.aside.len(), stored.down, stored.reports
+                stored.events.len(),
+                stored.duplicates,
+                stored.aside.len(),
+                stored.down,
+                stored.reports
             );
         }
     }
@@ -157,7 +161,8 @@ pub fn run(store: &Arc<Store>, yaml: &str) -> Running {
 fn open(yaml: &str) -> Arc<dyn Source> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("live.yaml");
-    std::fs::write(&path, format!("sources:\n  live:\n    {}\n", yaml.replace('\n', "\n    "))).expect("writes");
+    std::fs::write(&path, format!("sources:\n  live:\n    {}\n", yaml.replace('\n', "\n    ")))
+        .expect("writes");
     let loaded = match config::load(&[path], &|_| None) {
         Ok(loaded) => loaded,
         Err(errors) => panic!("{errors}\n{yaml}"),

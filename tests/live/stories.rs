@@ -62,7 +62,9 @@ impl Story {
     async fn behind_proxy(&self) -> (Proxy, String) {
         let (listen, server) = match self.system {
             // The server names this address to its clients.
-            System::Kafka => (self.services.at("SLUICE_KAFKA_PROXY"), self.services.at("SLUICE_KAFKA_BEHIND").to_owned()),
+            System::Kafka => {
+                (self.services.at("SLUICE_KAFKA_PROXY"), self.services.at("SLUICE_KAFKA_BEHIND").to_owned())
+            }
             System::Amqp | System::Nats => ("127.0.0.1:0", self.system.address(self.services)),
         };
         let proxy = Proxy::start(listen, &server).await;
@@ -127,10 +129,16 @@ async fn what_is_no_event_is_wrapped_and_what_claims_to_be_one_is_put_aside(stor
     story.send(&[plain("one"), broken, plain("two")]);
     let yaml = format!("{}\nevent: {{ type: \"com.example.{{headers.other}}\" }}", story.yaml());
     let _running = run(&story.store, &yaml);
-    story.store.until("two events and one aside", |stored| stored.events.len() == 2 && stored.aside.len() == 1).await;
+    story
+        .store
+        .until("two events and one aside", |stored| stored.events.len() == 2 && stored.aside.len() == 1)
+        .await;
     let stored = story.store.lock();
     for (event, body) in stored.events.iter().zip(["one", "two"]) {
-        assert_eq!((event.source(), event.ty(), event.datacontenttype()), ("/live", "com.example.1", Some("text/plain")));
+        assert_eq!(
+            (event.source(), event.ty(), event.datacontenttype()),
+            ("/live", "com.example.1", Some("text/plain"))
+        );
         assert_eq!(event.data().expect("there").bytes, body.as_bytes());
     }
     let aside = &stored.aside[0];
@@ -200,14 +208,18 @@ async fn a_full_store_is_waited_for(story: Story) {
     // More than waits in memory, so that the source has to stop taking.
     story.send_numbered(0..8 * COUNT);
     let full_since = Instant::now();
-    let ten_seconds = |stored: &crate::rig::Stored| stored.refused > 4 && full_since.elapsed() > Duration::from_secs(10);
+    let ten_seconds =
+        |stored: &crate::rig::Stored| stored.refused > 4 && full_since.elapsed() > Duration::from_secs(10);
     story.store.until("refused for ten seconds", ten_seconds).await;
     {
         let stored = story.store.lock();
         assert!(stored.events.is_empty());
         assert!(stored.down.is_empty(), "a full store is no reason to be down: {:?}", stored.down);
         assert!(stored.reports.iter().any(|report| matches!(report, Report::Stalled(_))));
-        assert!(!stored.reports.iter().any(|report| matches!(report, Report::Position(_))), "nothing is acknowledged");
+        assert!(
+            !stored.reports.iter().any(|report| matches!(report, Report::Position(_))),
+            "nothing is acknowledged"
+        );
     }
     story.store.is_full.store(false, Ordering::Relaxed);
     story.until_all(8 * COUNT).await;
@@ -252,7 +264,12 @@ mod access {
 
     use super::*;
 
-    fn check(system: System, name: &'static str, yaml: impl FnOnce(&Services, &str) -> String, refused: Option<&'static [&'static str]>) {
+    fn check(
+        system: System,
+        name: &'static str,
+        yaml: impl FnOnce(&Services, &str) -> String,
+        refused: Option<&'static [&'static str]>,
+    ) {
         tell(system, name, async move |story| {
             story.create().await;
             let _running = run(&story.store, &yaml(story.services, &story.place));
@@ -268,7 +285,11 @@ mod access {
     }
 
     fn kafka_yaml(services: &Services, place: &str, listener: &str, ca: bool, sasl: &str) -> String {
-        let tls = if ca { format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA")) } else { ", tls: true".into() };
+        let tls = if ca {
+            format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
+        } else {
+            ", tls: true".into()
+        };
         let address = services.at(listener);
         format!("kafka: {{ brokers: [\"{address}\"], topics: [{place}], group: g-{place}{tls}{sasl} }}")
     }
@@ -279,7 +300,12 @@ mod access {
 
     #[test]
     fn kafka_by_tls() {
-        check(System::Kafka, "kafka_by_tls", |services, place| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", true, ""), None);
+        check(
+            System::Kafka,
+            "kafka_by_tls",
+            |services, place| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", true, ""),
+            None,
+        );
     }
 
     #[test]
@@ -308,42 +334,73 @@ mod access {
 
     #[test]
     fn kafka_with_an_authority_that_is_not_known() {
-        let yaml = |services: &Services, place: &str| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", false, "");
+        let yaml =
+            |services: &Services, place: &str| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", false, "");
         check(System::Kafka, "kafka_with_an_authority_that_is_not_known", yaml, Some(&["certificate"]));
     }
 
     fn amqp_yaml(services: &Services, place: &str, password: &str, ca: bool) -> String {
-        let tls = if ca { format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA")) } else { String::new() };
+        let tls = if ca {
+            format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
+        } else {
+            String::new()
+        };
         let address = services.at("SLUICE_AMQP_TLS").replace("127.0.0.1", "localhost");
         format!("amqp: {{ url: \"amqps://sluice:{password}@{address}/%2f\", queue: {place}{tls} }}")
     }
 
     #[test]
     fn amqp_by_tls() {
-        check(System::Amqp, "amqp_by_tls", |services, place| amqp_yaml(services, place, "open-sesame", true), None);
+        check(
+            System::Amqp,
+            "amqp_by_tls",
+            |services, place| amqp_yaml(services, place, "open-sesame", true),
+            None,
+        );
     }
 
     #[test]
     fn amqp_refuses_a_wrong_password() {
         let yaml = |services: &Services, place: &str| amqp_yaml(services, place, "wrong-password", true);
-        check(System::Amqp, "amqp_refuses_a_wrong_password", yaml, Some(&["access_refused", "access-refused", "refused"]));
+        check(
+            System::Amqp,
+            "amqp_refuses_a_wrong_password",
+            yaml,
+            Some(&["access_refused", "access-refused", "refused"]),
+        );
     }
 
     #[test]
     fn amqp_with_an_authority_that_is_not_known() {
         let yaml = |services: &Services, place: &str| amqp_yaml(services, place, "open-sesame", false);
-        check(System::Amqp, "amqp_with_an_authority_that_is_not_known", yaml, Some(&["certificate", "issuer"]));
+        check(
+            System::Amqp,
+            "amqp_with_an_authority_that_is_not_known",
+            yaml,
+            Some(&["certificate", "issuer"]),
+        );
     }
 
     fn nats_yaml(services: &Services, place: &str, password: &str, ca: bool) -> String {
-        let tls = if ca { format!("tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA")) } else { "tls: true".into() };
+        let tls = if ca {
+            format!("tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
+        } else {
+            "tls: true".into()
+        };
         let address = services.at("SLUICE_NATS").replace("127.0.0.1", "localhost");
-        format!("nats: {{ servers: [\"nats://sluice:{password}@{address}\"], stream: {place}, consumer: sluice, {tls} }}")
+        format!(
+            "nats: {{ servers: [\"nats://sluice:{password}@{address}\"], stream: {place}, consumer: sluice, {tls} }}"
+        )
     }
 
     #[test]
     fn nats_by_tls() {
-        check(System::Nats, "nats_by_tls", |services, place| nats_yaml(services, place, "open-sesame", true), None);
+        check(
+            System::Nats,
+            "nats_by_tls",
+            |services, place| nats_yaml(services, place, "open-sesame", true),
+            None,
+        );
     }
 
     #[test]

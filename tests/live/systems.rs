@@ -70,8 +70,10 @@ impl System {
     pub async fn create(self, services: &Services, place: &str, partitions: i32) {
         match self {
             Self::Kafka => {
-                let admin: AdminClient<DefaultClientContext> =
-                    ClientConfig::new().set("bootstrap.servers", services.at("SLUICE_KAFKA")).create().unwrap();
+                let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+                    .set("bootstrap.servers", services.at("SLUICE_KAFKA"))
+                    .create()
+                    .unwrap();
                 let topic = NewTopic::new(place, partitions, TopicReplication::Fixed(1));
                 let made = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
                 made.into_iter().for_each(|topic| drop(topic.unwrap()));
@@ -89,7 +91,13 @@ impl System {
                 let mut java = Command::new("java");
                 java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]);
                 java.arg(format!("{}/*", services.at("SLUICE_KAFKA_LIB")));
-                java.args(["org.apache.kafka.tools.ConsoleProducer", "--bootstrap-server", &address, "--topic", place]);
+                java.args([
+                    "org.apache.kafka.tools.ConsoleProducer",
+                    "--bootstrap-server",
+                    &address,
+                    "--topic",
+                    place,
+                ]);
                 java.args(["--property", "parse.headers=true", "--producer-property", "acks=all"]);
                 java
             }
@@ -105,8 +113,12 @@ impl System {
                 python
             }
         };
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
         let lines: String = sent.iter().map(|sent| self.line(sent)).collect();
         child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("ends");
@@ -115,13 +127,15 @@ impl System {
 
     fn line(self, sent: &Sent) -> String {
         if self == Self::Kafka {
-            let mut headers: Vec<String> = sent.headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+            let mut headers: Vec<String> =
+                sent.headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
             headers.extend(sent.content_type.iter().map(|text| format!("content-type:{text}")));
             return format!("{}\t{}\n", headers.join(","), sent.body);
         }
         let headers: serde_json::Map<_, _> =
             sent.headers.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-        let message = serde_json::json!({ "headers": headers, "content_type": sent.content_type, "body": sent.body });
+        let message =
+            serde_json::json!({ "headers": headers, "content_type": sent.content_type, "body": sent.body });
         format!("{message}\n")
     }
 

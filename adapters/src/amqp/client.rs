@@ -10,7 +10,11 @@ use sluice_config as config;
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-pub async fn connect(url: &config::Secret, heartbeat: Duration, tls: &config::Tls) -> Result<Connection, String> {
+pub async fn connect(
+    url: &config::Secret,
+    heartbeat: Duration,
+    tls: &config::Tls,
+) -> Result<Connection, String> {
     let mut uri: AMQPUri = url.expose().parse().map_err(|_| "the URL is not one of AMQP".to_owned())?;
     uri.query.heartbeat = Some(u16::try_from(heartbeat.as_secs().max(1)).unwrap_or(u16::MAX));
     let properties = ConnectionProperties::default().with_connection_name("sluice".into());

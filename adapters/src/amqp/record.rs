@@ -60,7 +60,8 @@ fn text(name: &str, value: &AMQPValue) -> Option<Bytes> {
         AMQPValue::ByteArray(value) if is_attribute(name) => shown(BASE64_STANDARD.encode(value.as_slice())),
         AMQPValue::ByteArray(value) => Some(Bytes::copy_from_slice(value.as_slice())),
         AMQPValue::Timestamp(seconds) => {
-            let time = i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+            let time =
+                i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
             time.map_or_else(|| illegal("a time out of range"), |time| shown(time.to_string()))
         }
         AMQPValue::Float(_) | AMQPValue::Double(_) => illegal("a floating-point number"),
@@ -73,8 +74,8 @@ fn text(name: &str, value: &AMQPValue) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use lapin::types::{FieldArray, FieldTable, LongString};
     use lapin::BasicProperties;
+    use lapin::types::{FieldArray, FieldTable, LongString};
 
     use super::*;
 
@@ -82,7 +83,8 @@ mod tests {
         let mut table = FieldTable::default();
         table.insert(name.into(), value);
         let mut delivery = Delivery::mock(1, "".into(), "key".into(), false, b"body".to_vec());
-        delivery.properties = BasicProperties::default().with_headers(table).with_content_type("text/plain".into());
+        delivery.properties =
+            BasicProperties::default().with_headers(table).with_content_type("text/plain".into());
         let record = record_of(&mut delivery, "p".into());
         assert_eq!(record.header("content-type"), Some("text/plain"));
         let found = record.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref());

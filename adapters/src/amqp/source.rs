@@ -90,7 +90,8 @@ impl AmqpSource {
         let queue = named("queue", &self.config.queue)?;
         let mut arguments = FieldTable::default();
         for (name, value) in &declare.arguments {
-            let value = argument(value).ok_or_else(|| self.down(&format!("argument `{name}` cannot be written in AMQP")))?;
+            let value = argument(value)
+                .ok_or_else(|| self.down(&format!("argument `{name}` cannot be written in AMQP")))?;
             arguments.insert(named("argument", name)?, value);
         }
         let options = QueueDeclareOptions { durable: declare.durable, ..QueueDeclareOptions::default() };

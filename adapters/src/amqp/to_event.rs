@@ -17,7 +17,8 @@ pub fn to_event(record: &Record, mapping: &Mapping) -> Result<Event, Unfit> {
     if let Some(text) = content_type.filter(|text| message::is_structured(text)) {
         return message::structured(text, record);
     }
-    let families = FAMILIES.into_iter().filter(|family| record.headers.iter().any(|(name, _)| has(name, family)));
+    let families =
+        FAMILIES.into_iter().filter(|family| record.headers.iter().any(|(name, _)| has(name, family)));
     let families: Vec<_> = families.collect();
     match families.as_slice() {
         [] => {
@@ -25,7 +26,9 @@ pub fn to_event(record: &Record, mapping: &Mapping) -> Result<Event, Unfit> {
             mapping.wrap(record, &Defaults { ty: "sluice.amqp.message", id, content_type })
         }
         [family] => binary(record, family),
-        [one, other, ..] => Err(unfit(format!("headers that begin with `{one}` and with `{other}` are mixed"))),
+        [one, other, ..] => {
+            Err(unfit(format!("headers that begin with `{one}` and with `{other}` are mixed")))
+        }
     }
 }
 
@@ -76,7 +79,8 @@ mod tests {
             body: Some(Bytes::from_static(body)),
             ..Record::default()
         };
-        let mapping = Mapping { name: "payments".into(), template: EventTemplate::default(), event_bytes_max: 100 };
+        let mapping =
+            Mapping { name: "payments".into(), template: EventTemplate::default(), event_bytes_max: 100 };
         let event = to_event(&record, &mapping);
         let shown = event.map(|event| String::from_utf8(json::encode(&event)).expect("JSON is text"));
         assert_eq!(shown.as_deref().map_err(|unfit| &*unfit.detail), expected, "{record:?}");
@@ -93,13 +97,17 @@ mod tests {
             check(
                 and(four(family), &[("content-type", b"text/plain"), ("x-death", b"\xfflist")]),
                 b"1",
-                Ok(r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"1"}"#),
+                Ok(
+                    r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"1"}"#,
+                ),
             );
         }
         check(
             and(four("ce-"), &[("ce-subject", "100% ü".as_bytes())]),
             b"1",
-            Ok(r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"100% ü","data_base64":"MQ=="}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"100% ü","data_base64":"MQ=="}"#,
+            ),
         );
     }
 
@@ -131,7 +139,9 @@ mod tests {
         check(
             Vec::new(),
             body,
-            Ok(r#"{"specversion":"1.0","id":"0198-made-up","source":"/payments","type":"sluice.amqp.message","data_base64":"eyJzcGVjdmVyc2lvbiI6IjEuMCIsImlkIjoiOSIsInNvdXJjZSI6Ii94IiwidHlwZSI6InkifQ=="}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"0198-made-up","source":"/payments","type":"sluice.amqp.message","data_base64":"eyJzcGVjdmVyc2lvbiI6IjEuMCIsImlkIjoiOSIsInNvdXJjZSI6Ii94IiwidHlwZSI6InkifQ=="}"#,
+            ),
         );
     }
 
@@ -140,7 +150,9 @@ mod tests {
         check(
             and(Vec::new(), &[("content-type", b"text/plain"), ("message-id", b"m-1")]),
             b"hello",
-            Ok(r#"{"specversion":"1.0","id":"m-1","source":"/payments","type":"sluice.amqp.message","datacontenttype":"text/plain","data":"hello"}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"m-1","source":"/payments","type":"sluice.amqp.message","datacontenttype":"text/plain","data":"hello"}"#,
+            ),
         );
     }
 }

@@ -93,7 +93,9 @@ impl KafkaSink {
 
 /// Headers are plain UTF-8. An event without data is a tombstone in binary mode.
 fn encode(event: &Event, mode: Mode) -> (OwnedHeaders, Option<Vec<u8>>) {
-    let add = |headers: OwnedHeaders, name: &str, value: &str| headers.insert(Header { key: name, value: Some(value) });
+    let add = |headers: OwnedHeaders, name: &str, value: &str| {
+        headers.insert(Header { key: name, value: Some(value) })
+    };
     if mode == Mode::Structured {
         let (content_type, body) = binding::encode_structured(event);
         return (add(OwnedHeaders::new(), "content-type", content_type), Some(body.to_vec()));
@@ -115,7 +117,8 @@ mod tests {
     use super::*;
 
     fn shown(mode: Mode, data: Option<&'static [u8]>) -> String {
-        let event = Event::builder().attribute("specversion", "1.0").attribute("id", "a b").attribute("source", "/ü");
+        let event =
+            Event::builder().attribute("specversion", "1.0").attribute("id", "a b").attribute("source", "/ü");
         let mut event = event.attribute("type", "t").attribute("datacontenttype", "text/plain");
         if let Some(data) = data {
             event = event.data(data, sluice_schemas::DataForm::Opaque);
@@ -132,7 +135,8 @@ mod tests {
 
     #[test]
     fn binary_mode_is_plain_headers_and_no_data_is_a_tombstone() {
-        let headers = "ce_specversion: 1.0\nce_id: a b\nce_source: /ü\nce_type: t\ncontent-type: text/plain\n";
+        let headers =
+            "ce_specversion: 1.0\nce_id: a b\nce_source: /ü\nce_type: t\ncontent-type: text/plain\n";
         assert_eq!(shown(Mode::Binary, Some(b"hi")), format!("{headers}hi"));
         assert_eq!(shown(Mode::Binary, None), format!("{headers}null"));
     }

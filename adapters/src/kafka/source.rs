@@ -209,7 +209,10 @@ impl Session<'_> {
         let passes = matches!(
             error,
             KafkaError::MessageConsumption(
-                Code::BrokerTransportFailure | Code::OperationTimedOut | Code::Resolve | Code::AutoOffsetReset
+                Code::BrokerTransportFailure
+                    | Code::OperationTimedOut
+                    | Code::Resolve
+                    | Code::AutoOffsetReset
             )
         );
         let text = match (said, error.rdkafka_error_code()) {
@@ -271,7 +274,10 @@ impl Session<'_> {
             drop(consumer.commit_consumer_state(CommitMode::Sync));
             drop(consumer);
         };
-        #[expect(clippy::disallowed_methods, reason = "closing a consumer blocks, and there is one for each run of a source")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "closing a consumer blocks, and there is one for each run of a source"
+        )]
         let closing = tokio::task::spawn_blocking(close);
         drop(tokio::time::timeout(CLOSE_MAX, closing).await);
     }
@@ -376,7 +382,8 @@ impl ConsumerContext for Watch {
             Ok(()) => {
                 for partition in offsets.elements() {
                     if let Offset::Offset(next) = partition.offset() {
-                        let position = format!("{}/{}/{}", partition.topic(), partition.partition(), next - 1);
+                        let position =
+                            format!("{}/{}/{}", partition.topic(), partition.partition(), next - 1);
                         self.health.tell(Report::Position(position));
                     }
                 }

@@ -46,7 +46,8 @@ fn binary(record: &Record) -> Result<Event, Unfit> {
 
 /// The key, where the event says nothing of its own. A key that makes no attribute is left alone.
 fn with_partition_key(event: Event, record: &Record) -> Event {
-    let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.is_empty());
+    let key =
+        record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.is_empty());
     let Some(key) = key.filter(|_| event.attribute("partitionkey").is_none()) else { return event };
     Draft::of(&event).attribute("partitionkey", key).build().unwrap_or(event)
 }
@@ -63,7 +64,8 @@ mod tests {
         [("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "/s"), ("ce_type", "t")];
 
     fn record(headers: &[(&str, &str)], body: Option<&'static [u8]>) -> Record {
-        let headers = headers.iter().map(|(name, value)| ((*name).into(), Bytes::copy_from_slice(value.as_bytes())));
+        let headers =
+            headers.iter().map(|(name, value)| ((*name).into(), Bytes::copy_from_slice(value.as_bytes())));
         Record {
             position: "orders/0/7".into(),
             topic: Some("orders".into()),
@@ -84,7 +86,8 @@ mod tests {
     }
 
     fn check_with(record: &Record, key: KafkaKey, expected: Result<&str, &str>) {
-        let mapping = Mapping { name: "orders".into(), template: EventTemplate::default(), event_bytes_max: 100 };
+        let mapping =
+            Mapping { name: "orders".into(), template: EventTemplate::default(), event_bytes_max: 100 };
         let event = to_event(record, &mapping, key);
         let shown = event.map(|event| String::from_utf8(json::encode(&event)).expect("JSON is text"));
         let shown = shown.as_deref().map_err(|unfit| &*unfit.detail);
@@ -101,11 +104,15 @@ mod tests {
     fn binary_mode_is_headers_of_plain_utf8() {
         check_binary(
             &[("content-type", "application/json"), ("ce_subject", "100% ü")],
-            Ok(r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"100% ü","datacontenttype":"application/json","data":1}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"100% ü","datacontenttype":"application/json","data":1}"#,
+            ),
         );
         check_binary(
             &[("Content-Type", "text/plain"), ("ce_datacontenttype", "text/plain")],
-            Ok(r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"1"}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"text/plain","data":"1"}"#,
+            ),
         );
     }
 
@@ -121,9 +128,14 @@ mod tests {
         check_binary(&[("ce_id", "2")], Err("attribute `id` occurs more than once"));
         check_binary(
             &[("ce_Subject", "s")],
-            Err("attribute `Subject` has an illegal name: 1 to 64 characters of a to z and 0 to 9 are allowed"),
+            Err(
+                "attribute `Subject` has an illegal name: 1 to 64 characters of a to z and 0 to 9 are allowed",
+            ),
         );
-        check_binary(&[("ce_time", "today")], Err("attribute `time` must be a timestamp such as `2026-01-31T12:00:00Z` (RFC 3339)"));
+        check_binary(
+            &[("ce_time", "today")],
+            Err("attribute `time` must be a timestamp such as `2026-01-31T12:00:00Z` (RFC 3339)"),
+        );
         check_binary(
             &[("content-type", "text/plain"), ("ce_datacontenttype", "text/html")],
             Err("there are two content types, `text/plain` and `text/html`"),
@@ -154,7 +166,9 @@ mod tests {
         plain.time_ms = Some(1_700_000_000_123);
         check(
             &plain,
-            Ok(r#"{"specversion":"1.0","id":"orders/0/7","source":"/orders","type":"sluice.kafka.record","time":"2023-11-14T22:13:20.123Z","datacontenttype":"text/plain","data":"hello"}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"orders/0/7","source":"/orders","type":"sluice.kafka.record","time":"2023-11-14T22:13:20.123Z","datacontenttype":"text/plain","data":"hello"}"#,
+            ),
         );
         check(
             &record(&[("content-type", "no media type")], None),
@@ -164,7 +178,9 @@ mod tests {
         let plain_json = record(&[("content-type", "application/json")], Some(envelope));
         check(
             &plain_json,
-            Ok(r#"{"specversion":"1.0","id":"orders/0/7","source":"/orders","type":"sluice.kafka.record","datacontenttype":"application/json","data":{"specversion":"1.0","id":"9","source":"/x","type":"y"}}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"orders/0/7","source":"/orders","type":"sluice.kafka.record","datacontenttype":"application/json","data":{"specversion":"1.0","id":"9","source":"/x","type":"y"}}"#,
+            ),
         );
     }
 

@@ -65,8 +65,10 @@ pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> 
 
 /// The client takes no credentials from URLs: those of the first that has some go to every server. A name alone is a token.
 fn with_credentials(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
-    let decode = |text: &str| binding::decode_value(text.as_bytes()).unwrap_or_else(|_| text.into()).into_string();
-    let found = servers.iter().find_map(|server| Some((decode(server.username()?), server.password().map(decode))));
+    let decode =
+        |text: &str| binding::decode_value(text.as_bytes()).unwrap_or_else(|_| text.into()).into_string();
+    let found =
+        servers.iter().find_map(|server| Some((decode(server.username()?), server.password().map(decode))));
     match found {
         Some((name, Some(password))) => options.user_and_password(name, password),
         Some((token, None)) => options.token(token),
@@ -86,7 +88,8 @@ fn lose(tell: &watch::Sender<Option<String>>, why: String) {
 }
 
 fn servers(client: &config::NatsClient) -> Result<Vec<ServerAddr>, String> {
-    let parse = |server: &config::Secret| server.expose().parse().map_err(|_| "a server's URL is not one".to_owned());
+    let parse =
+        |server: &config::Secret| server.expose().parse().map_err(|_| "a server's URL is not one".to_owned());
     client.servers.iter().map(parse).collect()
 }
 

@@ -100,11 +100,13 @@ mod tests {
     use super::*;
 
     fn shown(mode: Mode) -> String {
-        let event = Event::builder().attribute("specversion", "1.0").attribute("id", "a b").attribute("source", "/ü");
+        let event =
+            Event::builder().attribute("specversion", "1.0").attribute("id", "a b").attribute("source", "/ü");
         let event = event.attribute("type", "t").attribute("datacontenttype", "text/plain");
         let event = event.data(&b"hi"[..], sluice_schemas::DataForm::Opaque).build().expect("valid");
         let (headers, body) = encode(&event, mode).expect("fits");
-        let mut lines: Vec<_> = headers.iter().map(|(name, values)| format!("{name}: {}", values[0])).collect();
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, values)| format!("{name}: {}", values[0])).collect();
         lines.sort();
         lines.push(String::from_utf8(body.to_vec()).expect("text"));
         lines.join("\n")

@@ -54,9 +54,11 @@ impl Source for NatsSource {
     fn run(&self, context: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send + '_>> {
         Box::pin(async move {
             let connection = client::connect(&self.config.client).await.map_err(|error| self.down(&error))?;
-            let (messages, ack_wait) = self.subscribe(&connection).await.map_err(|error| self.down(&error))?;
+            let (messages, ack_wait) =
+                self.subscribe(&connection).await.map_err(|error| self.down(&error))?;
             context.health.tell(Report::Up);
-            let session = Session { source: self, feed: Feed::new(&context), context, unsettled: VecDeque::new() };
+            let session =
+                Session { source: self, feed: Feed::new(&context), context, unsettled: VecDeque::new() };
             session.run(connection, messages, ack_wait).await
         })
     }
@@ -84,7 +86,8 @@ impl NatsSource {
                     .heartbeat(*idle_heartbeat)
                     // The server refuses heartbeats that do not fit twice into a pull.
                     .expires((*idle_heartbeat * 3).max(Duration::from_secs(10)));
-                let messages = pull.messages().await.map_err(|error| of_consumer(stream, consumer, &error))?;
+                let messages =
+                    pull.messages().await.map_err(|error| of_consumer(stream, consumer, &error))?;
                 let (stream, consumer) = (stream.clone(), consumer.clone());
                 let received = messages.map(move |message| {
                     let message = message.map_err(|error| of_consumer(&stream, &consumer, &error))?;
@@ -98,7 +101,9 @@ impl NatsSource {
                 let mut all = Vec::with_capacity(subjects.len());
                 for subject in subjects {
                     let subscribed = match queue_group {
-                        Some(group) => connection.client.queue_subscribe(subject.clone(), group.clone()).await,
+                        Some(group) => {
+                            connection.client.queue_subscribe(subject.clone(), group.clone()).await
+                        }
                         None => connection.client.subscribe(subject.clone()).await,
                     };
                     all.push(subscribed.map_err(|error| format!("subject `{subject}`: {error}"))?);
@@ -126,15 +131,22 @@ async fn durable(
     match found.consumer_info(consumer).await {
         Ok(info) => {
             let wrong = match &info.config {
-                config if config.deliver_subject.is_some() => Some("is a push consumer, and a pull consumer is needed"),
+                config if config.deliver_subject.is_some() => {
+                    Some("is a push consumer, and a pull consumer is needed")
+                }
                 config if config.durable_name.is_none() => Some("is not durable"),
-                config if config.ack_policy != AckPolicy::Explicit => Some("has no explicit acknowledgements"),
+                config if config.ack_policy != AckPolicy::Explicit => {
+                    Some("has no explicit acknowledgements")
+                }
                 _ => None,
             };
             if let Some(wrong) = wrong {
                 return Err(format!("consumer `{consumer}` of stream `{stream}` {wrong}"));
             }
-            found.get_consumer(consumer).await.map_err(|error| format!("consumer `{consumer}` of stream `{stream}`: {error}"))
+            found
+                .get_consumer(consumer)
+                .await
+                .map_err(|error| format!("consumer `{consumer}` of stream `{stream}`: {error}"))
         }
         Err(error) if error.kind() == jetstream::context::ConsumerInfoErrorKind::NotFound => {
             let config = pull::Config {

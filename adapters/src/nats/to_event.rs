@@ -67,7 +67,8 @@ mod tests {
     const WHOLE: &[u8] = br#"{"specversion":"1.0","id":"9","source":"/x","type":"y"}"#;
 
     fn check(headers: &[(&str, &str)], body: &'static [u8], expected: Result<&str, &str>) {
-        let headers = headers.iter().map(|(name, value)| ((*name).into(), Bytes::copy_from_slice(value.as_bytes())));
+        let headers =
+            headers.iter().map(|(name, value)| ((*name).into(), Bytes::copy_from_slice(value.as_bytes())));
         let record = Record {
             position: "S/7".into(),
             subject: Some("s.a".into()),
@@ -75,7 +76,8 @@ mod tests {
             body: Some(Bytes::from_static(body)),
             ..Record::default()
         };
-        let mapping = Mapping { name: "sensors".into(), template: EventTemplate::default(), event_bytes_max: 100 };
+        let mapping =
+            Mapping { name: "sensors".into(), template: EventTemplate::default(), event_bytes_max: 100 };
         let event = to_event(&record, &mapping);
         let shown = event.map(|event| String::from_utf8(json::encode(&event)).expect("JSON is text"));
         assert_eq!(shown.as_deref().map_err(|unfit| &*unfit.detail), expected, "{record:?}");
@@ -89,7 +91,9 @@ mod tests {
     fn binary_mode_has_names_in_any_case_and_percent_encoding() {
         check_binary(
             &[("ce-datacontenttype", "application/json"), ("ce-subject", "a%20b %")],
-            Ok(r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"a b %","datacontenttype":"application/json","data":1}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"a b %","datacontenttype":"application/json","data":1}"#,
+            ),
         );
     }
 
@@ -109,7 +113,11 @@ mod tests {
             Err("attribute `datacontenttype` occurs more than once"),
         );
         check_binary(&[("ce-subject", "%FF")], Err("header `ce-subject` is not valid UTF-8"));
-        check(&[("content-type", "application/cloudevents+json")], b"", Err("an event in structured mode has no body"));
+        check(
+            &[("content-type", "application/cloudevents+json")],
+            b"",
+            Err("an event in structured mode has no body"),
+        );
     }
 
     #[test]
@@ -130,12 +138,16 @@ mod tests {
         check(
             &[("Content-Type", "application/json")],
             WHOLE,
-            Ok(r#"{"specversion":"1.0","id":"S/7","source":"/sensors","type":"sluice.nats.message","datacontenttype":"application/json","data":{"specversion":"1.0","id":"9","source":"/x","type":"y"}}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"S/7","source":"/sensors","type":"sluice.nats.message","datacontenttype":"application/json","data":{"specversion":"1.0","id":"9","source":"/x","type":"y"}}"#,
+            ),
         );
         check(
             &[],
             b"{\"a\":1}",
-            Ok(r#"{"specversion":"1.0","id":"S/7","source":"/sensors","type":"sluice.nats.message","data_base64":"eyJhIjoxfQ=="}"#),
+            Ok(
+                r#"{"specversion":"1.0","id":"S/7","source":"/sensors","type":"sluice.nats.message","data_base64":"eyJhIjoxfQ=="}"#,
+            ),
         );
     }
 }
