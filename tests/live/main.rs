@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the harness is shared, and not all of it is needed here")]
 #[path = "../harness/mod.rs"]
 mod harness;
+mod samples;
 mod services;
 mod systems;
 mod whole;

@@ -38,7 +38,13 @@ fn tell<F: Future<Output = ()>>(system: System, mode: &str, story: impl FnOnce(S
     });
 }
 
-fn yaml(system: System, services: &Services, places: &[String; 2], mode: &str, dir: &std::path::Path) -> String {
+fn yaml(
+    system: System,
+    services: &Services,
+    places: &[String; 2],
+    mode: &str,
+    dir: &std::path::Path,
+) -> String {
     let address = system.address(services);
     let [inward, outward] = places;
     let sink = match system {
@@ -47,7 +53,10 @@ fn yaml(system: System, services: &Services, places: &[String; 2], mode: &str, d
             "amqp: {{ url: \"amqp://sluice:open-sesame@{address}/%2f\", exchange: \"\", routing_key: {outward}, mode: {mode} }}"
         ),
         System::Nats => {
-            format!("nats: {{ servers: [\"nats://{address}\"], subject: {}.x, mode: {mode} }}", outward.to_lowercase())
+            format!(
+                "nats: {{ servers: [\"nats://{address}\"], subject: {}.x, mode: {mode} }}",
+                outward.to_lowercase()
+            )
         }
     };
     format!(
@@ -61,7 +70,7 @@ fn yaml(system: System, services: &Services, places: &[String; 2], mode: &str, d
     )
 }
 
-fn ask(addresses: Addresses, words: &[&str]) -> Option<Value> {
+pub fn ask(addresses: Addresses, words: &[&str]) -> Option<Value> {
     let mut command = Command::new(crate::harness::binary());
     command.args(words).args(["--json", "--admin", &format!("http://{}", addresses.admin)]);
     serde_json::from_slice(&command.output().unwrap().stdout).ok()
@@ -93,9 +102,12 @@ impl Story {
     /// Each is there once in both ways, whatever was killed meanwhile.
     async fn until_all(&self, broker: &Broker, addresses: Addresses, count: usize) {
         for via in ["in", "back"] {
-            until(&format!("{count} events by {via}"), broker, || events(addresses, via).len() >= count).await;
-            let mut ids: Vec<usize> =
-                events(addresses, via).iter().map(|event| event["id"].as_str().unwrap().parse().unwrap()).collect();
+            until(&format!("{count} events by {via}"), broker, || events(addresses, via).len() >= count)
+                .await;
+            let mut ids: Vec<usize> = events(addresses, via)
+                .iter()
+                .map(|event| event["id"].as_str().unwrap().parse().unwrap())
+                .collect();
             ids.sort_unstable();
             assert_eq!(ids, (0..count).collect::<Vec<_>>(), "by {via}");
         }
@@ -112,8 +124,15 @@ async fn everything_comes_back_as_it_was(story: Story) {
     for event in [&newest[0], &newest[1]] {
         let shown = ask(addresses, &["events", "show", event["offset"].as_str().unwrap()]).unwrap();
         let shown = &shown["event"];
-        assert_eq!((&shown["source"], &shown["subject"]), (&Value::from("/foreign"), &Value::from("kept")), "{shown}");
-        assert_eq!((&shown["ownext"], &shown["datacontenttype"]), (&Value::from("42"), &Value::from("application/json")));
+        assert_eq!(
+            (&shown["source"], &shown["subject"]),
+            (&Value::from("/foreign"), &Value::from("kept")),
+            "{shown}"
+        );
+        assert_eq!(
+            (&shown["ownext"], &shown["datacontenttype"]),
+            (&Value::from("42"), &Value::from("application/json"))
+        );
         assert_eq!(shown["data"]["n"].to_string(), shown["id"].as_str().unwrap(), "{shown}");
     }
     let wrong = ask(addresses, &["sources", "show", "wrong"]).unwrap();
