@@ -42,12 +42,12 @@ fn a_sample_is_shown_word_by_word_with_gaps() {
 #[test]
 fn the_configurations_of_the_readme_are_right() {
     let samples = blocks("yaml");
-    assert_eq!(samples.len(), 2);
+    assert_eq!(samples.len(), 5);
     for yaml in samples {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("sample.yaml"), &yaml).unwrap();
         let mut command = sluice();
-        command.args(["check", "sample.yaml"]).current_dir(dir.path()).env("ORDERS_TOKEN", "secret");
+        command.args(["check", "sample.yaml"]).current_dir(dir.path()).env("ORDERS_TOKEN", "secret").env("AMQP_PASSWORD", "secret");
         let told = run(command);
         assert_eq!(told.code, 0, "{told:?}\n{yaml}");
     }

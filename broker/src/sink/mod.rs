@@ -17,10 +17,6 @@ pub use self::connect::OpenError;
 use crate::delivery::Outcome;
 
 /// An open sink.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each trigger, and nearly all are of the large kind"
-)]
 pub enum Sink {
     Http(http::HttpSink),
     Stdout,
