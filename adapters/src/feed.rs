@@ -166,3 +166,105 @@ fn report<P>(context: &Context, batch: &[Taken<P>], duplicates: usize) {
         context.health.tell(Report::PutAside { is_conflict: unfit.is_conflict });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use sluice_config::Oversize;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{Health, Intake, Published, Publisher, Receipt, Refusal, Request, Stop};
+
+    /// Refuses the event `twice` as a conflict, and keeps the rest.
+    #[derive(Default)]
+    struct Store(Mutex<Vec<String>>);
+
+    impl Intake for Store {
+        fn submit(&self, request: Request) {
+            let ids: Vec<_> = request.entries.iter().map(|entry| entry.event.id().to_owned()).collect();
+            let answer = match ids.iter().position(|id| id == "twice") {
+                Some(index) => Err(Refusal::Conflict { index, offset: 7 }),
+                None => {
+                    let mut kept = self.0.lock().expect("no panic");
+                    kept.extend(ids.iter().cloned());
+                    kept.extend(
+                        request
+                            .aside
+                            .iter()
+                            .map(|aside| format!("aside {}: {}", aside.record.position, aside.unfit)),
+                    );
+                    Ok(Published { receipts: vec![Receipt { offset: 0, duplicate: false }; ids.len()] })
+                }
+            };
+            drop(request.answer.send(answer));
+        }
+    }
+
+    fn feed(store: &Arc<Store>) -> Feed<usize> {
+        let context = Context {
+            name: "s".into(),
+            publisher: Publisher::new("s", Arc::<Store>::clone(store)),
+            health: Health::new(|_| {}),
+            stop: Stop::new(watch::channel(false).1),
+            mark: None,
+            put_aside_bytes: 8,
+            oversize: Oversize::Stop,
+        };
+        Feed::new(&context)
+    }
+
+    fn push(feed: &mut Feed<usize>, place: usize, id: Option<&str>, body: &'static [u8]) {
+        let made = id.map(|id| {
+            let event = Event::builder().attribute("specversion", "1.0").attribute("id", id);
+            event.attribute("source", "/s").attribute("type", "t").build().expect("valid")
+        });
+        let record = Record {
+            position: format!("p/{place}"),
+            body: Some(Bytes::from_static(body)),
+            ..Record::default()
+        };
+        let unfit = Unfit { is_conflict: false, detail: "broken".into() };
+        feed.push(record, made.ok_or(unfit), place);
+    }
+
+    #[tokio::test]
+    async fn a_conflict_and_what_is_broken_are_put_aside_and_the_rest_is_stored() {
+        let store = Arc::new(Store::default());
+        let mut feed = feed(&store);
+        push(&mut feed, 0, Some("one"), b"");
+        push(&mut feed, 1, Some("twice"), b"");
+        push(&mut feed, 2, None, b"short");
+        push(&mut feed, 3, Some("two"), b"");
+        assert_eq!(feed.stored().await.expect("stored"), Some(vec![0, 1, 2, 3]));
+        let detail = "an event with the same source and id and other content is at offset 7";
+        let kept = ["one", "two", &format!("aside p/1: {detail}"), "aside p/2: broken"];
+        assert_eq!(*store.0.lock().expect("no panic"), kept);
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_a_record_too_large_to_put_aside_is_stored_first() {
+        let store = Arc::new(Store::default());
+        let mut feed = feed(&store);
+        push(&mut feed, 0, Some("one"), b"");
+        push(&mut feed, 1, None, b"more than eight");
+        assert_eq!(feed.stored().await.expect("stored"), Some(vec![0]));
+        let down = feed.stored().await.expect_err("down").reason;
+        assert!(down.contains("p/1") && down.contains("more than the 8"), "{down}");
+    }
+
+    #[tokio::test]
+    async fn what_waits_can_be_forgotten_and_is_bounded() {
+        let store = Arc::new(Store::default());
+        let mut feed = feed(&store);
+        for place in 0..WAITING_RECORDS_MAX {
+            assert!(!feed.is_full());
+            push(&mut feed, place, Some("x"), b"");
+        }
+        assert!(feed.is_full());
+        feed.retain(|place| *place == 5);
+        assert!(!feed.is_full());
+        assert_eq!(feed.finish().await.expect("nothing flies"), None);
+    }
+}

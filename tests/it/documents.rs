@@ -47,7 +47,11 @@ fn the_configurations_of_the_readme_are_right() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("sample.yaml"), &yaml).unwrap();
         let mut command = sluice();
-        command.args(["check", "sample.yaml"]).current_dir(dir.path()).env("ORDERS_TOKEN", "secret").env("AMQP_PASSWORD", "secret");
+        command
+            .args(["check", "sample.yaml"])
+            .current_dir(dir.path())
+            .env("ORDERS_TOKEN", "secret")
+            .env("AMQP_PASSWORD", "secret");
         let told = run(command);
         assert_eq!(told.code, 0, "{told:?}\n{yaml}");
     }
