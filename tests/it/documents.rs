@@ -42,10 +42,14 @@ fn a_sample_is_shown_word_by_word_with_gaps() {
 #[test]
 fn the_configurations_of_the_readme_are_right() {
     let samples = blocks("yaml");
-    assert_eq!(samples.len(), 5);
+    assert_eq!(samples.len(), 6);
     for yaml in samples {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("sample.yaml"), &yaml).unwrap();
+        // What they name must be there.
+        for name in ["ca.pem", "nats.creds"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
         let mut command = sluice();
         command
             .args(["check", "sample.yaml"])
