@@ -7,7 +7,7 @@ pub mod cron;
 mod event_template;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod feed;
-mod git;
+pub mod git;
 pub mod hook;
 #[cfg(feature = "kafka")]
 pub mod kafka;

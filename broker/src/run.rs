@@ -60,6 +60,7 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))
@@ -231,7 +232,7 @@ fn options(config: &Config) -> Options {
     }
 }
 
-/// What may be stored together at the most.
+/// What may be stored together at the most: a source may take larger events than `/events` takes batches.
 fn largest_append(config: &Config) -> u64 {
     let limits = config.limits;
     let events = config.sources.values().map(|source| source.event_bytes);

@@ -10,6 +10,7 @@ mod command_line;
 mod dead_letters;
 mod delivery;
 mod documents;
+mod git;
 mod operators;
 mod publishing;
 mod reload;
@@ -17,6 +18,7 @@ mod replies;
 mod routing;
 mod sources;
 mod transform;
+mod webhooks;
 mod wire;
 
 use std::future::Future;

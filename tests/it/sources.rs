@@ -104,6 +104,16 @@ async fn pausing_a_webhook_warns_of_senders_that_do_not_come_again() {
 }
 
 #[test]
+fn the_sample_of_the_readme_prints_what_it_shows() {
+    let text = crate::documents::section("## Cron");
+    let (command, shown) = text.split_once("$ sluice ").unwrap().1.split_once('\n').unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("{} {command}", env!("CARGO_BIN_EXE_sluice"))]);
+    let told = run(shell);
+    assert_eq!((told.code, told.out.trim()), (0, shown.split("```").next().unwrap().trim()));
+}
+
+#[test]
 fn the_next_runs_of_a_schedule_are_printed_without_a_broker() {
     let next = |words: &[&str]| {
         let mut command = sluice();

@@ -12,6 +12,7 @@ mod cron;
 mod dlq;
 mod error;
 mod events;
+mod git_hook;
 mod output;
 mod publish;
 mod sink;
@@ -139,6 +140,11 @@ Examples:
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Have plain git repositories tell the broker of pushes
+    GitHook {
+        #[command(subcommand)]
+        command: git_hook::GitHookCommand,
+    },
     /// Run a sink for development: prints what it is sent
     Sink(sink::Args),
     /// Load a broker and report how fast it answers and delivers
@@ -211,6 +217,7 @@ impl Command {
             Self::Store { command: StoreCommand::Repair { dir, accept_loss } } => {
                 store_repair(&dir, &accept_loss)
             }
+            Self::GitHook { command } => command.execute(),
             Self::Sink(args) => block_on(sink::sink(args)),
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
