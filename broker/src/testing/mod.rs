@@ -77,9 +77,8 @@ fn event_of(record: &GivenRecord, via: &str, config: &Config) -> Result<Event, S
         body: record.body.clone().map(Bytes::from),
         ..Record::default()
     };
-    let hook = Hook::compile(via, source).map_err(|error| error.to_string())?;
-    let hook = hook.ok_or_else(|| format!("records of `{}` cannot be tested", source.kind.name()))?;
-    hook.to_event(&record).map_err(|unfit| unfit.detail)
+    let opened = sluice_adapters::open(via, source).map_err(|error| error.to_string())?;
+    opened.to_event(&record).map_err(|unfit| unfit.detail)
 }
 
 fn differences_of_fields(event: &Event, expected: &Map<String, Value>) -> Vec<Difference> {
