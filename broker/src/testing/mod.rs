@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_adapters::Record;
-use sluice_adapters::hook::Hook;
 use sluice_config::{Config, ExpectedTriggers, Given, GivenRecord, Test, Trigger};
 use sluice_language::Facts;
 use sluice_schemas::Event;
