@@ -103,7 +103,7 @@ impl Publisher {
         self.send(Vec::new(), vec![aside], None).await.map(drop)
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         entries: Vec<Entry>,
         aside: Vec<Aside>,

@@ -3,10 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use sluice_config::Oversize;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
-use crate::Publisher;
+use crate::{Aside, Entry, Published, Publisher, Record, Refusal, Unfit};
 
 /// Something that brings events in until it is told to stop. A source acknowledges upstream in the line after `publish` or
 /// `put_aside` returned `Ok`. It does not reconnect: the error that took it down is returned, and the supervisor runs it again
@@ -25,6 +29,73 @@ pub struct Context {
     pub stop: Stop,
     /// The mark of the source's last `publish_with` that was stored.
     pub mark: Option<String>,
+    /// `limits.put_aside_bytes`.
+    pub put_aside_bytes: usize,
+    pub oversize: Oversize,
+}
+
+/// Between two attempts to store what the store had no room for.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How an attempt to store something ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Stored(Published),
+    /// The entry at `index` shares source and id with the event at `offset`, and nothing was stored.
+    Conflict {
+        index: usize,
+        offset: u64,
+    },
+    /// Told to stop before there was room.
+    Stopped,
+}
+
+impl Context {
+    /// Stores all of it together. While the store has no room it is asked again, and the health says so; nothing is to be
+    /// acknowledged upstream meanwhile.
+    pub async fn store(&mut self, entries: Vec<Entry>, aside: Vec<Aside>, mark: Option<String>) -> Outcome {
+        let mut wait = RETRY_MIN;
+        let mut was_stalled = false;
+        loop {
+            let refusal = match self.publisher.send(entries.clone(), aside.clone(), mark.clone()).await {
+                Ok(published) => {
+                    if was_stalled {
+                        self.health.tell(Report::Up);
+                    }
+                    return Outcome::Stored(published);
+                }
+                Err(Refusal::Conflict { index, offset }) => return Outcome::Conflict { index, offset },
+                Err(refusal @ (Refusal::Full { .. } | Refusal::Unavailable { .. })) => refusal,
+            };
+            was_stalled = true;
+            self.health.tell(Report::Stalled(refusal.to_string()));
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.stop.requested() => return Outcome::Stopped,
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// A record as it is kept with its reason. One that is too large takes the source down, unless it may be cut.
+    pub fn aside(&self, mut record: Record, unfit: Unfit) -> Result<Aside, Down> {
+        let max = self.put_aside_bytes;
+        let bytes = record.body.as_ref().map_or(0, Bytes::len);
+        if bytes > max {
+            match (self.oversize, &mut record.body) {
+                (Oversize::Truncate, Some(body)) => body.truncate(max),
+                (Oversize::Stop, _) | (_, None) => {
+                    return Err(Down::because(format!(
+                        "the record at {} cannot become an event ({unfit}), and its {bytes} bytes are more than the {max} \
+                         of `limits.put_aside_bytes`; `oversize: truncate` keeps the beginning",
+                        record.position
+                    )));
+                }
+            }
+        }
+        Ok(Aside { record, unfit })
+    }
 }
 
 /// Why a source is down.
@@ -79,6 +150,10 @@ pub enum Report {
     },
     PutAside {
         is_conflict: bool,
+    },
+    /// Ticks that a timer missed and does not make up for.
+    Skipped {
+        ticks: u64,
     },
 }
 

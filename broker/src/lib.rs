@@ -11,6 +11,10 @@ pub mod store;
 
 pub mod routing;
 
+pub mod explain;
+
+pub mod testing;
+
 pub mod dispatch;
 
 pub mod transform;
@@ -18,5 +22,7 @@ pub mod transform;
 pub mod delivery;
 
 pub mod sink;
+
+pub mod sources;
 
 pub mod admin;

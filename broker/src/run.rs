@@ -20,6 +20,7 @@ use crate::dispatch::{self, Dispatch};
 use crate::edge::{Edge, EdgeLimits};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake::Intake;
+use crate::sources::{self, Sources};
 use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
@@ -29,6 +30,8 @@ const EXPIRED_AT_ONCE: usize = 5000;
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Threads that read from the disk what is not in memory any more.
 const BLOCKING_THREADS: usize = 16;
+/// How long a start waits for sources to be up or down before it says how many are not up.
+const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
 const RELOADS_WAITING: usize = 8;
 /// What a segment must have room for besides the largest batch.
 const SEGMENT_OVERHEAD: u64 = 1 << 20;
@@ -47,6 +50,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
+    sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     println!(
         "ok: {} triggers in {} files, hash {}",
         loaded.config.triggers.len(),
@@ -56,6 +60,7 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))
@@ -96,12 +101,15 @@ struct Running {
     config: Config,
     shown: Arc<Mutex<Value>>,
     dispatch: Dispatch,
+    sources: Sources,
     reload_success: Arc<AtomicBool>,
 }
 
 async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let config = loaded.config;
     let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
+    let prepared_sources =
+        sources::prepare(&config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
     let signals =
@@ -125,6 +133,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     }
 
     let hooks = Hooks::default();
+    let sources = Sources::new(dispatch.clone(), hooks.clone(), config.limits.put_aside_bytes);
     let gate = Gate::default();
     let counters = Arc::new(ingress::Counters::default());
     let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
@@ -154,20 +163,26 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success: Arc::clone(&reload_success),
         hosts: Arc::new(hosts(&config, operators.local_addr())),
         started_at_ms: clock::wall_ms(),
-        to_event: Arc::new(|source, _| {
-            let detail = format!("there is no source `{source}` any more");
-            Err(sluice_adapters::Unfit { is_conflict: false, detail })
-        }),
+        sources: sources.clone(),
     });
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
     gate.set(GateState::Ready);
     tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
-    greet(&config, addresses, loaded.files.len());
+    sources.adopt(prepared_sources).await;
+    sources.settled(SETTLE_DEADLINE).await;
+    greet(&config, addresses, loaded.files.len(), sources.not_up().len());
 
     let timeout = config.shutdown_timeout;
-    let mut running = Running { paths, config, shown, dispatch: dispatch.clone(), reload_success };
+    let mut running = Running {
+        paths,
+        config,
+        shown,
+        dispatch: dispatch.clone(),
+        sources: sources.clone(),
+        reload_success,
+    };
     let mut ended = opened.ended;
     let failure = running.until_stopped(signals, reload_requests, &mut ended).await;
     if let Some(error) = failure {
@@ -176,6 +191,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     }
     gate.set(GateState::Draining);
     info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
+    sources.stop(timeout).await;
     stop_public.send_replace(true);
     let (left, _) = tokio::join!(dispatch.drain(timeout), public);
     if left > 0 {
@@ -200,7 +216,7 @@ fn options(config: &Config) -> Options {
     let store = &config.store;
     Options {
         dir: std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone()),
-        segment_bytes: store.segment_bytes.max(config.limits.batch_bytes as u64 * 2 + SEGMENT_OVERHEAD),
+        segment_bytes: store.segment_bytes.max(largest_append(config) * 2 + SEGMENT_OVERHEAD),
         retention_bytes: store.retention_bytes,
         retention_age_ms: store.retention_age.as_millis() as u64,
         stop_percent: store.watermark.stop_percent,
@@ -214,6 +230,14 @@ fn options(config: &Config) -> Options {
         }),
         upkeep: Upkeep::default(),
     }
+}
+
+/// What may be stored together at the most: a source may take larger events than `/events` takes batches.
+fn largest_append(config: &Config) -> u64 {
+    let limits = config.limits;
+    let events = config.sources.values().map(|source| source.event_bytes);
+    let aside = if config.sources.is_empty() { 0 } else { limits.put_aside_bytes };
+    events.chain([limits.batch_bytes, aside]).max().unwrap_or(0) as u64
 }
 
 fn report_recovery(recovery: &store::Recovery) {
@@ -255,7 +279,12 @@ fn shown(config: &Config, hash: &str) -> Value {
     shown
 }
 
-fn greet(config: &Config, (public, operators): (std::net::SocketAddr, std::net::SocketAddr), files: usize) {
+fn greet(
+    config: &Config,
+    (public, operators): (std::net::SocketAddr, std::net::SocketAddr),
+    files: usize,
+    sources_not_up: usize,
+) {
     let triggers = config.triggers.len();
     eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
     eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
@@ -264,7 +293,7 @@ fn greet(config: &Config, (public, operators): (std::net::SocketAddr, std::net::
         "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
     );
-    eprintln!("next: sluice triggers --admin http://{operators}; 0 sources not up");
+    eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
 }
 
 struct Signals {
@@ -331,10 +360,12 @@ impl Running {
         }
         let prepared =
             dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+        let sources = sources::prepare(&loaded.config.sources).map_err(|error| error.to_string())?;
         self.dispatch
             .adopt(prepared)
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
+        self.sources.adopt(sources).await;
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
         let needs_restart: Vec<&str> = [
             ("limits", self.config.limits != loaded.config.limits),
@@ -350,6 +381,11 @@ impl Running {
             "added": changes.added,
             "changed": changes.changed,
             "removed": changes.removed,
+            "sources": {
+                "added": changes.sources_added,
+                "changed": changes.sources_changed,
+                "removed": changes.sources_removed,
+            },
             "frozen": pending,
             "needs_restart": needs_restart,
         }))

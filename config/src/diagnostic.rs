@@ -226,15 +226,21 @@ pub(crate) fn names_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a piece of a line could show a secret that is written into the file: after a key that names one.
+/// Whether a piece of a line could show a secret that is written into the file: after a key that names one, or before the
+/// host of a URL.
 fn may_hold_secret(text: &str) -> bool {
-    text.match_indices(':').any(|(colon, _)| {
-        let start = text.floor_char_boundary(colon.saturating_sub(SECRET_KEY_BYTES_MAX));
-        let key = text[start..colon].trim_end_matches(['"', '\'', ' ']);
-        let key = key.rsplit([' ', '{', ',', '"', '\'']).next().unwrap_or(key);
-        let value = text[colon + 1..].split(',').next().unwrap_or("");
-        names_secret(key) && !value.contains("${")
-    })
+    let in_url = text.match_indices("://").any(|(start, mark)| {
+        let authority = text[start + mark.len()..].split(['/', ' ', '"', '\'', ',']).next().unwrap_or("");
+        authority.rsplit_once('@').is_some_and(|(info, _)| !info.starts_with("${"))
+    });
+    in_url
+        || text.match_indices(':').any(|(colon, _)| {
+            let start = text.floor_char_boundary(colon.saturating_sub(SECRET_KEY_BYTES_MAX));
+            let key = text[start..colon].trim_end_matches(['"', '\'', ' ']);
+            let key = key.rsplit([' ', '{', ',', '"', '\'']).next().unwrap_or(key);
+            let value = text[colon + 1..].split(',').next().unwrap_or("");
+            names_secret(key) && !value.contains("${")
+        })
 }
 
 /// Quotes a value for a message: cut, and without control characters.

@@ -56,9 +56,6 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
     if key.is_empty() {
         return format!("{what}: a key is missing before this `:`");
     }
-    if let Some(later) = not_yet(key) {
-        return format!("{later} in {what}");
-    }
     if known.is_empty() {
         return format!("unknown key {} in {what}: it has no keys", quoted(key));
     }
@@ -67,11 +64,6 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
         None => format!("known keys are {}", known.join(", ")),
     };
     format!("unknown key {} in {what}: {hint}", quoted(key))
-}
-
-/// Keys of the file format that this version does not have.
-fn not_yet(key: &str) -> Option<String> {
-    matches!(key, "tests").then(|| format!("this version has no `{key}`"))
 }
 
 /// The known word a typing error probably means.

@@ -14,6 +14,8 @@ use crate::sections::{
     read_shutdown_timeout, read_store,
 };
 use crate::show::hash;
+use crate::source::read_sources;
+use crate::test_case::{Known, Purpose, Test, read_tests};
 use crate::tree::{Entry, Node, Value};
 use crate::trigger::{Defaults, read_trigger};
 
@@ -28,7 +30,10 @@ pub(crate) const TOP_KEYS: &[&str] = &[
     "defaults",
     "sources",
     "triggers",
+    "tests",
 ];
+/// A file `*_test.yaml` has nothing else, so that what `run` leaves out cannot matter to it.
+const TEST_FILE_KEYS: &[&str] = &["tests"];
 
 /// Larger files are refused unread.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -44,15 +49,31 @@ pub struct Loaded {
     pub hash: String,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// Those whose event is in a file only by `load_with_tests`.
+    pub tests: Vec<Test>,
 }
 
 /// Reads files and directories as one configuration. A directory stands for its `*.yaml` and `*.yml`, in order of their names,
 /// not below and without `*_test.yaml`. `env` looks up environment variables.
 pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    read_all(paths, Purpose::Run, env)
+}
+
+/// Like `load`, with the files `*_test.yaml` of the directories, and of those that the files are in.
+pub fn load_with_tests(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Errors> {
+    read_all(paths, Purpose::Test, env)
+}
+
+fn read_all(paths: &[PathBuf], purpose: Purpose, env: Env<'_>) -> Result<Loaded, Errors> {
     let mut problems = Problems::default();
     let mut files = Vec::new();
     for path in paths {
         find_files(path, &mut files, &mut problems);
+    }
+    if purpose == Purpose::Test {
+        for path in paths {
+            find_test_files(path, &mut files);
+        }
     }
     if paths.is_empty() {
         problems.file_error("configuration", "no file is named");
@@ -69,7 +90,7 @@ pub fn load(paths: &[PathBuf], env: &dyn Fn(&str) -> Option<String>) -> Result<L
             false
         }
     });
-    assemble(files, env, problems)
+    assemble(files, purpose, env, problems)
 }
 
 /// Reads one text as if it were the file `name`.
@@ -77,7 +98,7 @@ pub fn check_text(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) 
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
     let mut problems = Problems::default();
     problems.sources.push(Source { name: name.to_owned(), text });
-    assemble(vec![PathBuf::from(name)], env, problems)
+    assemble(vec![PathBuf::from(name)], Purpose::Run, env, problems)
 }
 
 fn find_files(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
@@ -113,6 +134,25 @@ fn is_configuration(path: &Path) -> bool {
     stem.is_some_and(|stem| !stem.ends_with("_test") && !name.starts_with('.'))
 }
 
+/// Files with tests in a directory, or beside a file.
+fn find_test_files(path: &Path, files: &mut Vec<PathBuf>) {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // A directory that cannot be read is reported where its configuration is looked for.
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let found = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut found: Vec<PathBuf> =
+        found.filter(|path| is_test_file(path) && path.is_file()).take(FILES_MAX).collect();
+    found.sort();
+    files.append(&mut found);
+}
+
+fn is_test_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| stem.ends_with("_test") && !name.starts_with('.'))
+}
+
 fn read_file(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("cannot read the file: {error}");
     let file = File::open(path).map_err(unreadable)?;
@@ -134,7 +174,12 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
 }
 
-fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result<Loaded, Errors> {
+fn assemble(
+    files: Vec<PathBuf>,
+    purpose: Purpose,
+    env: Env<'_>,
+    mut problems: Problems,
+) -> Result<Loaded, Errors> {
     let folders: Vec<PathBuf> =
         files.iter().map(|file| file.parent().map(Path::to_owned).unwrap_or_default()).collect();
     let mut expander = Expander::new(env, folders.clone());
@@ -157,46 +202,47 @@ fn assemble(files: Vec<PathBuf>, env: Env<'_>, mut problems: Problems) -> Result
             }
         }
     }
-    let merged = Merged::of(&roots, &mut problems);
+    let merged = Merged::of(&roots, &files, &mut problems);
     let config = merged.read(&folders, &mut problems);
+    let tests = merged.read_tests(&folders, purpose, &mut problems);
     if problems.has_errors() {
         return Err(problems.into_errors());
     }
     let hash = hash(&config);
-    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files })
+    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files, tests })
 }
 
 /// All files put together.
 #[derive(Default)]
 struct Merged<'n> {
     sections: HashMap<&'n str, &'n Entry>,
+    sources: Vec<&'n Entry>,
     triggers: Vec<&'n Entry>,
+    tests: Vec<&'n Node>,
 }
 
 impl<'n> Merged<'n> {
-    fn of(roots: &'n [Node], problems: &mut Problems) -> Self {
+    fn of(roots: &'n [Node], files: &[PathBuf], problems: &mut Problems) -> Self {
         let mut merged = Self::default();
-        let mut names: HashMap<&str, At> = HashMap::new();
+        let (mut sources, mut triggers) = (HashMap::new(), HashMap::new());
         for root in roots {
-            if Keys::of(root, "the file", TOP_KEYS, problems).is_none() {
+            let is_test_file = files.get(root.at.file).is_some_and(|file| is_test_file(file));
+            let (what, known) =
+                if is_test_file { ("a test file", TEST_FILE_KEYS) } else { ("the file", TOP_KEYS) };
+            if Keys::of(root, what, known, problems).is_none() {
                 continue;
             }
             let Value::Map(entries) = &root.value else { continue };
-            for entry in entries.iter().filter(|entry| TOP_KEYS.contains(&entry.key.as_str())) {
-                match (entry.key.as_str(), &entry.value.value) {
-                    ("sources", _) => refuse_sources(entry, problems),
-                    ("triggers", Value::Map(triggers)) => {
-                        for trigger in triggers {
-                            merged.add_trigger(trigger, &mut names, problems);
-                        }
+            for entry in entries.iter().filter(|entry| known.contains(&entry.key.as_str())) {
+                match entry.key.as_str() {
+                    "tests" => merged.tests.push(&entry.value),
+                    "sources" => {
+                        add_named(entry, "source", &mut merged.sources, &mut sources, problems);
                     }
-                    ("triggers", _) if entry.value.is_null() => {}
-                    ("triggers", _) => {
-                        let message =
-                            format!("`triggers`: expected names with triggers, found {}", entry.value.kind());
-                        problems.error(entry.value.at, message);
+                    "triggers" => {
+                        add_named(entry, "trigger", &mut merged.triggers, &mut triggers, problems);
                     }
-                    (key, _) => merged.add_section(key, entry, problems),
+                    key => merged.add_section(key, entry, problems),
                 }
             }
         }
@@ -215,20 +261,6 @@ impl<'n> Merged<'n> {
         }
     }
 
-    fn add_trigger(&mut self, entry: &'n Entry, names: &mut HashMap<&'n str, At>, problems: &mut Problems) {
-        match names.get(entry.key.as_str()) {
-            Some(first) => {
-                let first = problems.named(*first);
-                let message = format!("trigger {} is already defined at {first}", quoted(&entry.key));
-                problems.error(entry.key_at, message);
-            }
-            None => {
-                names.insert(&entry.key, entry.key_at);
-                self.triggers.push(entry);
-            }
-        }
-    }
-
     fn read(&self, folders: &[PathBuf], problems: &mut Problems) -> Config {
         let section = |key: &str| self.sections.get(key).map(|entry| &entry.value);
         let folder = folders.first().cloned().unwrap_or_default();
@@ -238,17 +270,25 @@ impl<'n> Merged<'n> {
         check_ports(&http, &admin, listeners.map(|entry| entry.key_at), problems);
         let defaults =
             section("defaults").map(|node| Defaults::read(node, folders, problems)).unwrap_or_default();
+        let limits = read_limits(section("limits"), problems);
         Config {
             http,
             admin,
             store: read_store(section("store"), folders, &folder, problems),
-            limits: read_limits(section("limits"), problems),
+            limits,
             duplicates: read_duplicates(section("duplicates"), problems),
             dead_letters_age: read_dead_letters(section("dead_letters"), problems),
             shutdown_timeout: read_shutdown_timeout(section("shutdown_timeout"), problems),
-            sources: BTreeMap::new(),
+            sources: read_sources(&self.sources, &limits, folders, problems),
             triggers: self.read_triggers(&defaults, folders, problems),
         }
+    }
+
+    fn read_tests(&self, folders: &[PathBuf], purpose: Purpose, problems: &mut Problems) -> Vec<Test> {
+        let names = |entries: &[&'n Entry]| entries.iter().map(|entry| entry.key.as_str()).collect();
+        let known =
+            Known { triggers: names(&self.triggers), sources: names(&self.sources), folders, purpose };
+        self.tests.iter().flat_map(|node| read_tests(node, &known, problems)).collect()
     }
 
     fn read_triggers(
@@ -257,23 +297,44 @@ impl<'n> Merged<'n> {
         folders: &[PathBuf],
         problems: &mut Problems,
     ) -> BTreeMap<String, Trigger> {
+        // Also those that are wrong: what they are called is known.
+        let sources: Vec<&str> = self.sources.iter().map(|entry| entry.key.as_str()).collect();
         let read = |entry: &&Entry| {
-            let trigger = read_trigger(entry, defaults, folders, problems)?;
+            let trigger = read_trigger(entry, defaults, &sources, folders, problems)?;
             Some((entry.key.clone(), trigger))
         };
         self.triggers.iter().filter_map(read).collect()
     }
 }
 
-fn refuse_sources(entry: &Entry, problems: &mut Problems) {
-    let node = &entry.value;
-    let empty = match &node.value {
-        Value::Map(entries) => entries.is_empty(),
-        Value::List(items) => items.is_empty(),
-        Value::Scalar(_) => node.is_null(),
+/// Adds what one file has of `sources` or `triggers`.
+fn add_named<'n>(
+    section: &'n Entry,
+    kind: &str,
+    entries: &mut Vec<&'n Entry>,
+    names: &mut HashMap<&'n str, At>,
+    problems: &mut Problems,
+) {
+    let node = &section.value;
+    let Value::Map(named) = &node.value else {
+        if !node.is_null() {
+            let key = &section.key;
+            let message = format!("`{key}`: expected names with {key}, found {}", node.kind());
+            problems.error(node.at, message);
+        }
+        return;
     };
-    if !empty {
-        let message = "this version has no `sources`: events come in over HTTP, and as replies of sinks";
-        problems.error(entry.key_at, message);
+    for entry in named {
+        match names.get(entry.key.as_str()) {
+            Some(first) => {
+                let first = problems.named(*first);
+                let message = format!("{kind} {} is already defined at {first}", quoted(&entry.key));
+                problems.error(entry.key_at, message);
+            }
+            None => {
+                names.insert(&entry.key, entry.key_at);
+                entries.push(entry);
+            }
+        }
     }
 }

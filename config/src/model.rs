@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sluice_language::Filter;
 use sluice_language::transform::Transform;
+use sluice_language::{Filter, Schedule};
 
 use crate::place::Places;
 
@@ -328,16 +328,15 @@ pub enum GitProvider {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronSource {
     pub when: CronWhen,
-    /// A name of the IANA database.
-    pub timezone: String,
+    /// Of the IANA database.
+    pub timezone: jiff::tz::TimeZone,
     pub catch_up: CatchUp,
     pub catch_up_max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CronWhen {
-    /// Five or six fields, or `@daily` and the like, as written.
-    Schedule(String),
+    Schedule(Schedule),
     /// Once: milliseconds since 1970-01-01T00:00:00Z.
     At(i64),
 }
@@ -354,6 +353,9 @@ pub enum CatchUp {
 pub enum Sink {
     Http(HttpSink),
     Stdout,
+    Kafka(KafkaSink),
+    Amqp(AmqpSink),
+    Nats(NatsSink),
 }
 
 /// `topic` and `key` are templates.

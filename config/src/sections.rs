@@ -31,7 +31,7 @@ const DAY: u64 = 86_400;
 const KEPT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3650 * DAY);
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * DAY);
 const SHUTDOWN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
-const EVENT_BYTES: RangeInclusive<u64> = 256..=(256 << 20);
+pub(crate) const EVENT_BYTES: RangeInclusive<u64> = 256..=(256 << 20);
 const BODY_BYTES: RangeInclusive<u64> = 256..=(4 << 30);
 const RETENTION_BYTES: RangeInclusive<u64> = (128 << 10)..=(1 << 50);
 const SEGMENT_BYTES: RangeInclusive<u64> = (64 << 10)..=(4 << 30);

@@ -46,6 +46,23 @@ pub(crate) fn read_template(
     }
 }
 
+/// Reads JSON that is written as YAML.
+pub(crate) fn read_json(name: &str, node: &Node, problems: &mut Problems) -> Option<Json> {
+    match &node.value {
+        Value::Scalar(scalar) => scalar_json(name, node, scalar, problems),
+        Value::List(items) => {
+            let items: Vec<_> = items.iter().map(|item| read_json(name, item, problems)).collect();
+            items.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+        }
+        Value::Map(entries) => {
+            let read =
+                |entry: &Entry| Some((entry.key.clone(), read_json(&entry.key, &entry.value, problems)?));
+            let members: Vec<_> = entries.iter().map(read).collect();
+            members.into_iter().collect::<Option<Map<_, _>>>().map(Json::Object)
+        }
+    }
+}
+
 /// Reads the templates of the fields of an event, in the order of the file.
 pub(crate) fn read_fields(
     what: &str,

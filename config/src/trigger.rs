@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::delivery::DeliveryFields;
 use crate::diagnostic::{Problems, quoted};
 use crate::filter::read_filters;
-use crate::keys::{Keys, is_name, one_of, text, texts, wrong};
+use crate::keys::{Keys, is_name, text, texts, wrong};
 use crate::model::{Sink, Start, Trigger};
 use crate::place::Places;
 use crate::sink::{Headers, read_headers, read_sink, with_default_headers};
+use crate::source::check_reference;
 use crate::transform::read_transform;
 use crate::tree::{Entry, Node, Value};
 
@@ -49,6 +50,7 @@ impl Defaults {
 pub(crate) fn read_trigger(
     entry: &Entry,
     defaults: &Defaults,
+    known_sources: &[&str],
     folders: &[PathBuf],
     problems: &mut Problems,
 ) -> Option<Trigger> {
@@ -63,7 +65,7 @@ pub(crate) fn read_trigger(
     if let Some(node) = keys.get("sources") {
         places.add("sources", problems.place_of(node.at));
     }
-    let sources = keys.get("sources").map(|node| read_sources(node, problems));
+    let sources = keys.get("sources").map(|node| read_sources(node, known_sources, problems));
     let transform = keys.get("transform").map(|node| read_transform(node, problems));
     let filters = keys.get("filters").map(|node| read_filters(node, &mut places, problems));
     let sink = match keys.get("sink") {
@@ -102,19 +104,13 @@ fn sink_of(name: &str, node: &Node, folders: &[PathBuf], problems: &mut Problems
     read_sink(name, node, folder, problems)
 }
 
-fn read_sources(node: &Node, problems: &mut Problems) -> Vec<String> {
+fn read_sources(node: &Node, known: &[&str], problems: &mut Problems) -> Vec<String> {
     if let Value::List(items) = &node.value
         && items.is_empty()
     {
         problems.error(node.at, "`sources` is empty, so nothing would match: leave it out for every source");
     }
-    let known = |name: &str| {
-        if ENTRY_POINTS.contains(&name) {
-            return Ok(name.to_owned());
-        }
-        Err(format!("no such source: expected {}", one_of(ENTRY_POINTS)))
-    };
-    texts("sources", node, known, problems)
+    texts("sources", node, |name| check_reference(name, known), problems)
 }
 
 fn read_start(node: &Node, problems: &mut Problems) -> Option<Start> {

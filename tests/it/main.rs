@@ -10,12 +10,17 @@ mod command_line;
 mod dead_letters;
 mod delivery;
 mod documents;
+mod git;
+mod explain;
 mod operators;
 mod publishing;
 mod reload;
 mod replies;
 mod routing;
+mod sources;
+mod testing;
 mod transform;
+mod webhooks;
 mod wire;
 
 use std::future::Future;

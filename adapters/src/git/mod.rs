@@ -8,6 +8,7 @@ mod bitbucket;
 mod github;
 mod gitlab;
 mod instant;
+pub mod push;
 
 use sluice_config::GitProvider;
 use sluice_language::Draft;

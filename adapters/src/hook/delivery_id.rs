@@ -34,17 +34,14 @@ impl DeliveryId {
         }
     }
 
-    pub(super) fn of(self, record: &Record) -> String {
+    pub(super) fn of(self, record: &Record) -> Option<String> {
         let member = |name| Look::into(record.body.as_deref().unwrap_or_default()).text(name);
-        let found = match self {
+        match self {
             Self::Headers(names) => first_header(record, names).map(str::to_owned),
             Self::Member(name) => member(name),
             Self::Slack => member("event_id"),
             Self::Body => None,
-        };
-        // A control character cannot be in an id.
-        let found = found.filter(|id| !id.contains(char::is_control));
-        found.unwrap_or_else(|| of_body(record))
+        }
     }
 }
 

@@ -197,6 +197,8 @@ impl Hook {
         // A content type that no event may have is no reason to lose the delivery.
         let typed = draft.clone().maybe("datacontenttype", content_type);
         let draft = if typed.clone().build().is_ok() { typed } else { draft };
+        // Whoever gets the event sees that nobody proved where it comes from (CloudEvents extension "authcontext").
+        let draft = if self.is_open() { draft.attribute("authtype", "unauthenticated") } else { draft };
         Ok(match &self.kind {
             Kind::Webhook { .. } => {
                 let time = record.time_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -210,14 +212,24 @@ impl Hook {
     }
 
     fn delivery_id(&self, record: &Record) -> String {
-        match &self.kind {
+        let named = match &self.kind {
             Kind::Webhook { delivery_id, .. } => delivery_id.of(record),
             Kind::Git { provider, .. } => {
                 let provider = provider.or_else(|| Provider::detect(|name| record.header(name).is_some()));
                 let named = provider.and_then(|provider| first_header(record, provider.delivery_headers()));
-                named.map_or_else(|| delivery_id::of_body(record), str::to_owned)
+                named.map(str::to_owned)
             }
-        }
+        };
+        // An id that no event may have names nothing.
+        let is_id = |id: &String| {
+            Draft::default()
+                .attribute("id", id)
+                .attribute("source", "/")
+                .attribute("type", "t")
+                .build()
+                .is_ok()
+        };
+        named.filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
     }
 }
 

@@ -68,8 +68,8 @@ pub struct HookSource {
 
 impl HookSource {
     /// Puts a hook in place, closed.
-    pub fn new(hook: Hook, hooks: &Hooks) -> Self {
-        let hook = Arc::new(hook);
+    pub fn new(hook: impl Into<Arc<Hook>>, hooks: &Hooks) -> Self {
+        let hook = hook.into();
         let entry = Entry { hook: Arc::clone(&hook), open: None };
         hooks.entries().insert(hook.name.clone(), entry);
         Self { hook, hooks: hooks.clone() }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sluice_config::{GitProvider, Hmac, HmacAlgorithm, HmacEncoding, Secret, Verify};
 use sluice_schemas::json::encode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{Context, Health, Publisher, Report, Source as _, Stop};
@@ -68,7 +68,7 @@ fn what_is_no_cloudevent_becomes_one_with_the_bytes_as_they_came() {
         &hook,
         &[JSON_BODY],
         r#"{ "a" : 1 }"#,
-        r#"{"specversion":"1.0","id":"c94841c938b16d8b21ccfcd43131ec607e39782e486250bcd72341c7a3af0e44","source":"/shop","type":"sluice.webhook","datacontenttype":"application/json","data":{ "a" : 1 }}"#,
+        r#"{"specversion":"1.0","id":"c94841c938b16d8b21ccfcd43131ec607e39782e486250bcd72341c7a3af0e44","source":"/shop","type":"sluice.webhook","datacontenttype":"application/json","authtype":"unauthenticated","data":{ "a" : 1 }}"#,
     );
     // FIPS 180-2, appendix B.1.
     assert_eq!(
@@ -153,6 +153,18 @@ fn each_scheme_has_its_delivery_id() {
 }
 
 #[test]
+fn an_id_that_no_event_may_have_names_nothing() {
+    let hook = webhook(Some(Scheme::Stripe), json!({}));
+    let body = r#"{"id":"a\u0007"}"#;
+    let record = record(&hook, &[], body);
+    assert_eq!(record.position, delivery_id::of_body(&record));
+    let mut headers = headers(&[("x-github-event", "push")]);
+    headers.insert("x-github-delivery", HeaderValue::from_bytes("a\u{85}".as_bytes()).expect("a value"));
+    let record = git(GitProvider::Github, &[]).record(&headers, Bytes::new(), Verified { time_s: None }, 0);
+    assert_eq!(record.position, delivery_id::of_body(&record));
+}
+
+#[test]
 fn templates_look_into_forms_too() {
     let event = json!({ "type": "com.slack.{body.type|command}", "source": "https://slack.com", "subject": "{body.user.id|}" });
     let hook = webhook(Some(Scheme::Slack), event);
@@ -177,6 +189,19 @@ fn what_an_id_needs_and_is_absent_makes_the_delivery_unfit() {
         r#"{"id":"evt_1"}"#,
         "unfit: `type`: `{body.type}` is absent, and has no default",
     );
+}
+
+#[test]
+fn only_events_of_a_source_that_takes_anybody_are_marked() {
+    let kept = |hook: &Hook| {
+        let event = hook.to_events(&record(hook, &[], "{}")).expect("fits").remove(0);
+        event.text("authtype").map(str::to_owned)
+    };
+    assert_eq!(kept(&webhook(None, json!({}))).as_deref(), Some("unauthenticated"));
+    assert_eq!(kept(&git(GitProvider::Auto, &[])).as_deref(), Some("unauthenticated"));
+    assert_eq!(kept(&webhook(None, json!({ "authtype": null }))), None);
+    assert_eq!(kept(&webhook(Some(Scheme::Stripe), json!({}))), None);
+    assert_eq!(kept(&git(GitProvider::Auto, &["s"])), None);
 }
 
 #[test]
@@ -224,7 +249,7 @@ fn a_form_of_a_git_host_holds_its_payload() {
         &hook,
         &pairs,
         body,
-        r#"{"specversion":"1.0","id":"d1","source":"/repo","type":"com.github.push","datacontenttype":"application/json","subject":"refs/heads/main","time":"2023-11-14T22:13:20Z","data":{"ref":"refs/heads/main"}}"#,
+        r#"{"specversion":"1.0","id":"d1","source":"/repo","type":"com.github.push","datacontenttype":"application/json","authtype":"unauthenticated","subject":"refs/heads/main","time":"2023-11-14T22:13:20Z","data":{"ref":"refs/heads/main"}}"#,
     );
 }
 
@@ -297,6 +322,8 @@ async fn a_hook_is_open_while_its_source_runs() {
         health: Health::new(move |report| told.lock().unwrap().push(report)),
         stop: Stop::new(stopped),
         mark: None,
+        put_aside_bytes: 1 << 20,
+        oversize: Oversize::Stop,
     };
     let mut run = source.run(context);
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(run.as_mut().poll(cx))).await.is_pending());
@@ -312,3 +339,43 @@ async fn a_hook_is_open_while_its_source_runs() {
     drop(next);
     assert_eq!(state("shop"), "nothing");
 }
+
+proptest::proptest! {
+    /// Whatever a delivery holds, it is an event or is put aside with a reason.
+    #[test]
+    fn no_delivery_is_too_odd(
+        names in proptest::collection::vec(0..ODD_HEADERS.len(), 0..6),
+        values in proptest::collection::vec(".{0,40}", 6),
+        body in "(\\{\"(action|ref|repository|object_kind|push)\":(\"|\\{|\\[|1|null)?.{0,60}|payload=[ -~]{0,60}|\\PC{0,80})",
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in names.iter().zip(values) {
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.append(ODD_HEADERS[*name], value);
+            }
+        }
+        let all = [GitProvider::Auto, GitProvider::Gitlab, GitProvider::Bitbucket, GitProvider::Forgejo];
+        for hook in all.map(|provider| git(provider, &[])).iter().chain([&webhook(Some(Scheme::Stripe), json!({}))]) {
+            let record = hook.record(&headers, body.clone().into(), Verified { time_s: Some(i64::MAX) }, i64::MAX);
+            let claims = claims_to_be_event(&headers);
+            match hook.to_events(&record) {
+                Ok(events) => assert!(events.iter().all(|event| !event.ty().is_empty())),
+                // Only what says that it is a CloudEvent can fail here.
+                Err(unfit) => assert!(claims, "{unfit}"),
+            }
+        }
+    }
+}
+
+const ODD_HEADERS: [&str; 10] = [
+    "content-type",
+    "ce-specversion",
+    "x-github-event",
+    "x-github-delivery",
+    "x-gitlab-event",
+    "idempotency-key",
+    "x-event-key",
+    "x-request-uuid",
+    "x-gitea-event",
+    "x-forgejo-delivery",
+];

@@ -19,7 +19,9 @@ pub async fn live() -> &'static str {
 }
 
 pub async fn ready(State(admin): State<Admin>) -> Response {
+    let not_up = admin.sources.not_up();
     let (status, word, reason) = match admin.gate.state() {
+        GateState::Ready if !not_up.is_empty() => (StatusCode::OK, "degraded", None),
         GateState::Ready => (StatusCode::OK, "ready", None),
         GateState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting", None),
         GateState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
@@ -32,7 +34,7 @@ pub async fn ready(State(admin): State<Admin>) -> Response {
         "reason": reason,
         "holds_oldest_segment": holder(&admin),
         "store_problem": report.problem,
-        "sources": {},
+        "sources": not_up,
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
@@ -72,7 +74,7 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
             "next_offset": core.state.next_offset.to_string(),
             "full": admin.dispatch.log().full(),
         },
-        "sources": [],
+        "sources": admin.sources.list(),
         "triggers": triggers,
         "dead_letters": core.state.dead.len(),
     }))

@@ -11,6 +11,7 @@ use super::{Admin, view};
 use crate::delivery::Reason;
 use crate::dispatch::{Core, Runtime, SECONDS_BOUNDS_MS};
 use crate::ingress;
+use crate::sources::Counts;
 use crate::store::{SyncTimes, clock};
 
 pub async fn page(State(admin): State<Admin>) -> Response {
@@ -64,14 +65,44 @@ impl Page {
 
 fn ingress(page: &mut Page, admin: &Admin) {
     let counters = &admin.counters;
+    let sources = admin.sources.counts();
     page.head("sluice_events_accepted_total", "counter", "Events stored, by entry point.");
     page.sample("sluice_events_accepted_total", "via=\"http\"", counters.accepted() as f64);
+    for (name, _, counts) in &sources {
+        page.sample("sluice_events_accepted_total", &format!("via=\"{name}\""), counts.accepted as f64);
+    }
     page.head("sluice_events_duplicate_total", "counter", "Duplicates noticed, by entry point.");
     page.sample("sluice_events_duplicate_total", "via=\"http\"", counters.duplicates() as f64);
+    for (name, _, counts) in &sources {
+        page.sample("sluice_events_duplicate_total", &format!("via=\"{name}\""), counts.duplicates as f64);
+    }
+    of_sources(page, &sources);
     page.head("sluice_events_refused_total", "counter", "Requests refused, by reason.");
     for reason in ingress::Reason::ALL {
         let labels = format!("reason=\"{}\"", reason.name());
         page.sample("sluice_events_refused_total", &labels, counters.refused(reason) as f64);
+    }
+}
+
+fn of_sources(page: &mut Page, sources: &[(String, bool, Counts)]) {
+    page.head("sluice_source_up", "gauge", "Whether the source runs.");
+    for (name, is_up, _) in sources {
+        page.sample("sluice_source_up", &format!("source=\"{name}\""), f64::from(u8::from(*is_up)));
+    }
+    page.head(
+        "sluice_put_aside_total",
+        "counter",
+        "Records that became no event and are kept as dead letters.",
+    );
+    for (name, _, counts) in sources {
+        for (reason, count) in [("quarantine", counts.quarantined), ("conflict", counts.conflicts)] {
+            let labels = format!("source=\"{name}\",reason=\"{reason}\"");
+            page.sample("sluice_put_aside_total", &labels, count as f64);
+        }
+    }
+    page.head("sluice_ticks_skipped_total", "counter", "Ticks that a timer missed and did not make up for.");
+    for (name, _, counts) in sources {
+        page.sample("sluice_ticks_skipped_total", &format!("source=\"{name}\""), counts.skipped as f64);
     }
 }
 
@@ -112,6 +143,11 @@ fn triggers(page: &mut Page, core: &Core) {
         page.head(name, "counter", help);
         all().for_each(|runtime| page.sample(name, &label(runtime), get(count(runtime))));
     }
+    let name = "sluice_trigger_filter_errors_total";
+    page.head(name, "counter", "Events for which a filter could not be evaluated.");
+    all().for_each(|runtime| {
+        page.sample(name, &label(runtime), runtime.active.counters.filter_errors.count() as f64);
+    });
     page.head("sluice_trigger_unmatched_total", "counter", "Events that did not match.");
     for (id, runtime) in &core.runtimes {
         let unmatched = core.state.triggers.get(id).map_or(0, |state| core.state.books(state).unmatched);

@@ -3,10 +3,13 @@
 mod answer;
 mod dead_letters;
 mod events;
+mod explain;
 mod health;
 mod metrics;
+mod sources;
 mod trail;
 mod triggers;
+mod unmatched;
 mod view;
 
 use std::sync::{Arc, Mutex};
@@ -17,13 +20,12 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use sluice_adapters::{Record, Unfit};
-use sluice_schemas::Event;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Dispatch;
 use crate::edge::Problem;
 use crate::ingress;
+use crate::sources::Sources;
 
 pub use answer::Refused;
 
@@ -41,11 +43,8 @@ pub struct Admin {
     /// Values of `Host` that writing calls may carry.
     pub hosts: Arc<Vec<String>>,
     pub started_at_ms: u64,
-    pub to_event: ToEvent,
+    pub sources: Sources,
 }
-
-/// Makes an event of a record that the named source received, under the present configuration.
-pub type ToEvent = Arc<dyn Fn(&str, &Record) -> Result<Event, Unfit> + Send + Sync>;
 
 /// Asks for the configuration to be read again; answered with what changed or what is wrong.
 pub struct Reload {
@@ -65,6 +64,10 @@ pub fn router(admin: Admin) -> Router {
         .route("/triggers/{name}/resume", post(triggers::resume))
         .route("/triggers/{name}/retry", post(triggers::retry))
         .route("/triggers/{name}/discard", post(triggers::discard))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}", get(sources::show))
+        .route("/sources/{name}/pause", post(sources::pause))
+        .route("/sources/{name}/resume", post(sources::resume))
         .route("/events", get(events::list))
         .route("/events/by-id", get(events::by_id))
         .route("/events/{offset}", get(events::show))
@@ -72,6 +75,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/dead-letters/redrive", post(dead_letters::redrive))
         .route("/dead-letters/purge", post(dead_letters::purge))
         .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/unmatched", get(unmatched::unmatched))
+        .route("/explain", post(explain::explain))
         .route("/openapi.json", get(health::openapi))
         .route_layer(middleware::from_fn_with_state(admin.clone(), guard));
     Router::new()

@@ -8,13 +8,18 @@
 mod admin;
 mod bench;
 mod connection;
+mod cron;
 mod dlq;
 mod error;
 mod events;
+mod git_hook;
+mod explain;
 mod output;
 mod publish;
 mod sink;
+mod sources;
 mod status;
+mod test;
 mod time;
 mod triggers;
 
@@ -93,6 +98,8 @@ A mistake is a line FILE:LINE:COLUMN: message, and exit 78.")]
         #[arg(required = true, value_name = "FILE|DIR")]
         paths: Vec<PathBuf>,
     },
+    /// Run the tests of a configuration
+    Test(test::Args),
     /// Publish events
     Publish(publish::Args),
     /// Show how the broker is: store, sources, triggers, dead letters
@@ -116,8 +123,18 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     Config(status::ConfigArgs),
     /// List, show, pause, resume, retry, discard: the triggers
     Triggers(triggers::Args),
+    /// List, show, pause, resume: the sources
+    Sources(sources::Args),
+    /// When schedules of timers are due
+    #[command(after_help = "Example:\n  sluice cron next '30 2 * * *' --timezone Europe/Berlin")]
+    Cron {
+        #[command(subcommand)]
+        command: cron::Command,
+    },
     /// List and show stored events
     Events(events::Args),
+    /// Say why an event goes to a trigger or does not
+    Explain(explain::Args),
     /// List, show, redrive, purge: the dead letters
     Dlq(dlq::Args),
     /// Verify or repair a store that is not in use
@@ -128,6 +145,11 @@ Examples:
     Store {
         #[command(subcommand)]
         command: StoreCommand,
+    },
+    /// Have plain git repositories tell the broker of pushes
+    GitHook {
+        #[command(subcommand)]
+        command: git_hook::GitHookCommand,
     },
     /// Run a sink for development: prints what it is sent
     Sink(sink::Args),
@@ -193,16 +215,21 @@ impl Command {
             Self::Reload { admin } => block_on(status::reload(admin)),
             Self::Config(args) => block_on(status::config(args)),
             Self::Triggers(args) => block_on(triggers::triggers(args)),
+            Self::Sources(args) => block_on(sources::sources(args)),
+            Self::Cron { command } => cron::cron(command),
             Self::Events(args) => block_on(events::events(args)),
+            Self::Explain(args) => block_on(explain::explain(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),
             Self::Store { command: StoreCommand::Repair { dir, accept_loss } } => {
                 store_repair(&dir, &accept_loss)
             }
+            Self::GitHook { command } => command.execute(),
             Self::Sink(args) => block_on(sink::sink(args)),
             Self::Bench(args) => block_on(bench::bench(args)),
             Self::Schema => schema(),
             Self::Init { path } => init(&path),
+            Self::Test(args) => block_on(test::test(args)),
             Self::JqWorker => transform::worker::serve(),
             Self::Completions { shell } => completions(shell),
         }

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
-use super::output::{Form, Table, Tone, cell, confirmed, print_answer, print_line, print_list};
+use super::output::{
+    Colours, Form, Table, Tone, cell, confirmed, print, print_answer, print_line, print_list,
+};
 use super::{Error, usage};
 
 /// Triggers are written by hand: there are at most some ten thousand.
@@ -139,7 +141,57 @@ async fn change(client: &mut Client, name: &str, change: Change, form: Form) -> 
 
 async fn unmatched(client: &mut Client, form: Form) -> Result<(), Error> {
     let answer = client.get("unmatched").await?;
-    print_answer(&answer, form, &["types", "idle", "never_seen", "type", "trigger", "count", "last_at"])
+    if form == Form::Json {
+        return print_answer(&answer, form, &[]);
+    }
+    let document = answer.document()?;
+    let items = |name: &str| document[name].as_array().cloned().unwrap_or_default();
+    let part = |heading: &str,
+                nothing: &str,
+                items: &[Value],
+                columns: &'static [(&str, &str)],
+                names: &'static [&str]| {
+        if items.is_empty() {
+            return print_line(&format!("{heading}: {nothing}"));
+        }
+        print_line(&format!("{heading}:"))?;
+        let mut table = Table::new(names);
+        for item in items {
+            let text = |(path, absent): &(&str, &str)| match cell(item, path) {
+                text if item[path].is_null() => {
+                    if absent.is_empty() {
+                        text
+                    } else {
+                        (*absent).to_owned()
+                    }
+                }
+                text => text,
+            };
+            table.row(columns.iter().map(|column| (text(column), Tone::Plain)));
+        }
+        print(&table.render(Colours::of_stdout()))
+    };
+    part(
+        "event types of the last hour that no trigger took",
+        "none",
+        &items("types"),
+        &[("type", "(others)"), ("count", ""), ("last_at", "")],
+        &["TYPE", "EVENTS", "LAST"],
+    )?;
+    part(
+        "triggers without a match for an hour",
+        "none",
+        &items("idle"),
+        &[("trigger", ""), ("last_matched_at", "never")],
+        &["TRIGGER", "LAST MATCH"],
+    )?;
+    part(
+        "named by a filter, and in no event since the broker began",
+        "nothing",
+        &items("never_seen"),
+        &[("trigger", ""), ("field", "")],
+        &["TRIGGER", "FIELD"],
+    )
 }
 
 fn trigger_table(items: &[Value]) -> Table {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{Notify, watch};
 
+use super::census::Census;
 use super::courier::Fresh;
 use super::trigger::{Claim, Runtime};
 use crate::delivery::Reason;
@@ -31,6 +32,7 @@ pub struct Core {
     /// Triggers that are gone from the configuration: what they have in flight ends, nothing is begun.
     pub frozen: BTreeMap<TriggerId, Runtime>,
     pub table: Arc<Table>,
+    pub census: Census,
     recent: VecDeque<Routed>,
     recent_matches: usize,
     /// When each trigger is to be looked at again.
@@ -58,6 +60,7 @@ impl Core {
             runtimes: BTreeMap::new(),
             frozen: BTreeMap::new(),
             table: Arc::default(),
+            census: Census::default(),
             recent: VecDeque::new(),
             recent_matches: 0,
             wakes: BTreeSet::new(),
@@ -106,10 +109,12 @@ impl Core {
         self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None })
     }
 
-    fn match_all<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Vec<(Offset, Vec<TriggerId>)> {
+    fn match_all<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Vec<(Offset, Vec<TriggerId>)> {
+        let Self { table, census, .. } = self;
         records
             .filter_map(|record| {
-                let matched = self.table.matches(&record.event, &record.via, record.offset);
+                let matched = table.matches(&record.event, &record.via, record.offset);
+                census.note(record, !matched.is_empty());
                 (!matched.is_empty()).then_some((record.offset, matched))
             })
             .collect()

@@ -5,6 +5,7 @@
 //! state, not in sleeping tasks.
 
 mod attempt;
+mod census;
 mod core;
 mod courier;
 mod history;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+pub use self::census::{Census, UnmatchedType};
 pub use self::core::{Core, ended_without_attempt};
 pub use self::reload::{Prepared, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
@@ -63,6 +65,11 @@ impl Dispatch {
     /// The state, for as long as the guard lives; nothing is routed or settled meanwhile.
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What runs the transforms.
+    pub fn transforms(&self) -> &transform::Pool {
+        &self.shared.transforms
     }
 
     pub fn log(&self) -> &Log {

@@ -1,6 +1,6 @@
 //! From a configuration to triggers at work: at start, and again at every reload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sluice_adapters::Refusal;
@@ -85,10 +85,17 @@ impl Dispatch {
             } else {
                 Filter::All(filters)
             };
-            rules.push(Rule { trigger: id, birth, sources: trigger.sources.clone(), filter });
             let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
             let counters =
                 former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
+            rules.push(Rule {
+                trigger: id,
+                name: name.as_str().into(),
+                birth,
+                sources: trigger.sources.clone(),
+                filter,
+                errors: Arc::clone(&counters.filter_errors),
+            });
             let policy = RetryPolicy::from(&trigger.delivery);
             let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != trigger.sink);
             let active = Arc::new(Active { id, name, config: trigger, sink, dead_letter, policy, counters });
@@ -109,6 +116,9 @@ impl Dispatch {
             installed.push(id);
         }
         core.frozen.append(&mut runtimes);
+        let named = core.runtimes.values().map(|runtime| &*runtime.active.config.filters);
+        let fields: BTreeSet<String> = named.flatten().flat_map(Filter::fields).collect();
+        core.census.look_for(fields);
         core.table = Arc::new(Table::new(rules));
         installed
     }

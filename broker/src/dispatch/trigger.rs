@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sluice_config as config;
 
 use crate::delivery::{Reason, RetryPolicy};
+use crate::routing::FilterErrors;
 use crate::sink::Sink;
 use crate::store::{DeliveryId, Offset, Reader, Record, TriggerId, TriggerState};
 
@@ -25,6 +26,7 @@ pub struct Active {
 #[derive(Debug, Default)]
 pub struct Counters {
     pub matched: AtomicU64,
+    pub filter_errors: Arc<FilterErrors>,
     pub accepted: AtomicU64,
     pub retriable: AtomicU64,
     pub rejected: AtomicU64,

@@ -5,16 +5,23 @@
 //! says why.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::Path;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use http::{HeaderValue, Method, header};
 use sluice_adapters::hook::{Found, OpenHook};
 use sluice_adapters::webhook::Denied;
-use sluice_adapters::{Aside, Record, Report, Unfit};
+use sluice_adapters::{Aside, Entry, Published, Record, Refusal, Report, Unfit};
 use sluice_config::Oversize;
 
-use super::*;
+use super::refusal::Refused;
+use super::{
+    Intake, Unstoppable, accepted, body, check_content_encoding, handshake, not_allowed, refusal_response,
+    trace,
+};
 use crate::store::clock;
 
 /// Between two lines of the log about refused deliveries of one source; the line counts those without one.

@@ -1,9 +1,12 @@
 //! The index over the filters of all triggers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_language::{Facts, Filter, Paths, Subject};
 use sluice_schemas::Event;
+use tracing::warn;
 
 use crate::store::{Offset, TriggerId};
 
@@ -11,18 +14,40 @@ use crate::store::{Offset, TriggerId};
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub trigger: TriggerId,
+    pub name: Arc<str>,
     /// The first offset the trigger sees.
     pub birth: Offset,
     /// Entry points the trigger is limited to.
     pub sources: Option<Vec<String>>,
     pub filter: Filter,
+    pub errors: Arc<FilterErrors>,
+}
+
+/// Events for which a filter could not be evaluated, which makes them no match.
+#[derive(Debug, Default)]
+pub struct FilterErrors(AtomicU64);
+
+impl FilterErrors {
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Says so the first time; an operator can have the event explained. What the error says may hold data of the event.
+    fn note(&self, trigger: &str, offset: Offset) {
+        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!(trigger, %offset, "a filter could not be evaluated: see `sluice explain --offset {offset}`");
+        }
+    }
 }
 
 impl Rule {
     pub fn matches(&self, facts: &Facts<'_>, via: &str, offset: Offset) -> bool {
         self.birth <= offset
             && self.sources.as_ref().is_none_or(|sources| sources.iter().any(|source| source == via))
-            && self.filter.holds(facts).unwrap_or(false)
+            && self.filter.holds(facts).unwrap_or_else(|_| {
+                self.errors.note(&self.name, offset);
+                false
+            })
     }
 }
 
@@ -120,6 +145,7 @@ mod tests {
 
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use sluice_language::cel::Program;
     use sluice_language::pattern::Pattern;
     use sluice_schemas::DataForm;
 
@@ -174,9 +200,26 @@ mod tests {
         prop_oneof![9 => object, 1 => Just("{".to_owned())]
     }
 
+    /// Expressions of which some have an index of what they ask for and some not.
+    fn expression() -> impl Strategy<Value = Filter> {
+        let texts = [
+            "event.type == 'a' || event.type == 'ab'",
+            "event.type.startsWith('a') && event.data.p == 1",
+            "event.data.p == 'a' && 'b' == event.type",
+            "event.subject in ['a', 'b', 'ba']",
+            "event.subject == 'a' || event.type.startsWith('b')",
+            "!(event.type == 'a')",
+            "has(event.subject) ? event.subject == 'b' : event.source.startsWith('b')",
+            "event.data.q == null || event.source == 'a'",
+        ];
+        let filter = |text| Filter::Cel(Arc::new(Program::compile(text).expect("CEL")));
+        proptest::sample::select(texts.map(filter).to_vec())
+    }
+
     fn filter() -> impl Strategy<Value = Filter> {
         let leaf = prop_oneof![
             2 => pattern(),
+            2 => expression(),
             1 => pair().prop_map(Filter::Exact),
             1 => pair().prop_map(Filter::Prefix),
             1 => pair().prop_map(Filter::Suffix)
@@ -208,7 +251,8 @@ mod tests {
             }
             let event = event.build().expect("valid");
             let rule = |(at, filter): (usize, Filter)| Rule {
-                trigger: TriggerId(at as u32), birth: Offset(0), sources: None, filter,
+                trigger: TriggerId(at as u32), name: "t".into(), birth: Offset(0), sources: None, filter,
+                errors: Arc::default(),
             };
             let rules: Vec<_> = filters.into_iter().enumerate().map(rule).collect();
             let brute: Vec<_> = rules.iter().filter(|r| r.filter.holds(&Facts::of(&event)).unwrap_or(false)).map(|r| r.trigger).collect();

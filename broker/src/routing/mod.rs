@@ -3,4 +3,4 @@
 
 mod index;
 
-pub use index::{Rule, Table};
+pub use index::{FilterErrors, Rule, Table};

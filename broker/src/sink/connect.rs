@@ -30,6 +30,8 @@ pub enum OpenError {
     Tls(#[from] rustls::Error),
     #[error("`tls.cert` and `tls.key` go together")]
     HalfAnIdentity,
+    #[error("this program was built without `{0}`")]
+    BuiltWithout(&'static str),
 }
 
 /// Why there is no connection.

@@ -71,11 +71,11 @@ impl HttpSink {
     }
 
     async fn exchange(&self, attempt: &Attempt<'_>) -> Answer {
-        let request = match self.request(attempt) {
+        let request = match self.request(attempt.event, attempt.trace) {
             Ok(request) => request,
             Err(error) => return failed(None, error),
         };
-        let exchange = match self.client.send(request).await {
+        let exchange = match self.client.send(request.map(Full::new)).await {
             Ok(exchange) => exchange,
             Err(error @ (SendError::Connect(_) | SendError::Http(_))) => {
                 return failed(None, error.to_string());
@@ -102,14 +102,15 @@ impl HttpSink {
         }
     }
 
-    fn request(&self, attempt: &Attempt<'_>) -> Result<Request<Full<Bytes>>, String> {
+    /// The request that delivers an event; its URI is the path.
+    pub fn request(&self, event: &Event, trace: Option<&TraceContext>) -> Result<Request<Bytes>, String> {
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 12);
         headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let body = self.encode(attempt.event, &mut headers)?;
-        if let Some(trace) = attempt.trace {
+        let body = self.encode(event, &mut headers)?;
+        if let Some(trace) = trace {
             continue_trace(trace, &mut headers);
         }
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;

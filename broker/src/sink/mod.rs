@@ -48,6 +48,9 @@ impl Sink {
         match sink {
             config::Sink::Http(http) => http::HttpSink::open(http, concurrency).map(Self::Http),
             config::Sink::Stdout => Ok(Self::Stdout),
+            config::Sink::Kafka(_) => Err(OpenError::BuiltWithout("kafka")),
+            config::Sink::Amqp(_) => Err(OpenError::BuiltWithout("amqp")),
+            config::Sink::Nats(_) => Err(OpenError::BuiltWithout("nats")),
         }
     }
 

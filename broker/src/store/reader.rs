@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Offset;
-use super::format::{self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RecordType};
+use super::format::{self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RecordType, SEGMENT_HEADER_BYTES};
 use super::letters::Letters;
 use super::record::{Aside, Attempted, LogRecord, Record, Routed};
 use super::scan::{FileWindow, file_name};
@@ -190,37 +190,20 @@ impl Reader {
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
             }
-            let io = |source| ReadError::Io { file: file_name(&segment), source };
-            let mut at = segment.seek(from);
-            let mut window = FileWindow::new(&segment);
-            while at < extent.end {
-                // Damage is reported by recovery and by the scrub; here what can be read is.
-                let Some(header) = window.header(at).map_err(io)? else {
-                    let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
-                    at = position;
-                    continue;
-                };
-                // Recovery wrote the last frame a second time, at the start of the next segment.
-                if header.frame > last_frame
-                    && let Some(records) = window.records(at, &header).map_err(io)?
-                {
-                    last_frame = header.frame;
-                    let mut offset = header.first_offset;
-                    for raw in records {
-                        if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
-                            if matches!(record, LogRecord::Event(_)) {
-                                offset = offset.next();
-                            }
-                            if !visit(record, header.frame) {
-                                return Ok(());
-                            }
-                        }
-                    }
-                }
-                at += header.span();
+            if !walk_frames(&segment, segment.seek(from), &mut last_frame, visit)? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Walks the records of one segment from its start, those before its first event included.
+    pub fn walk_segment(
+        &self,
+        segment: &Segment,
+        visit: &mut dyn FnMut(LogRecord, u64) -> bool,
+    ) -> Result<(), ReadError> {
+        walk_frames(segment, SEGMENT_HEADER_BYTES, &mut 0, visit).map(drop)
     }
 
     /// Matches on the log from an offset on: ranges in order, until one ends at or behind `to` or `limit` matches of
@@ -246,4 +229,43 @@ fn letters_error(source: io::Error) -> ReadError {
 
 fn size(record: &Record) -> usize {
     RECORD_OVERHEAD_BYTES + record.event.data().map_or(0, |data| data.bytes.len())
+}
+
+/// Walks the frames of a segment that come after `last_frame`; says whether to go on with the next segment.
+fn walk_frames(
+    segment: &Segment,
+    mut at: u64,
+    last_frame: &mut u64,
+    visit: &mut dyn FnMut(LogRecord, u64) -> bool,
+) -> Result<bool, ReadError> {
+    let end = segment.extent().end;
+    let io = |source| ReadError::Io { file: file_name(segment), source };
+    let mut window = FileWindow::new(segment);
+    while at < end {
+        // Damage is reported by recovery and by the scrub; here what can be read is.
+        let Some(header) = window.header(at).map_err(io)? else {
+            let Some((position, _)) = window.next_header(at, *last_frame).map_err(io)? else { break };
+            at = position;
+            continue;
+        };
+        // Recovery wrote the last frame a second time, at the start of the next segment.
+        if header.frame > *last_frame
+            && let Some(records) = window.records(at, &header).map_err(io)?
+        {
+            *last_frame = header.frame;
+            let mut offset = header.first_offset;
+            for raw in records {
+                if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
+                    if matches!(record, LogRecord::Event(_)) {
+                        offset = offset.next();
+                    }
+                    if !visit(record, header.frame) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        at += header.span();
+    }
+    Ok(true)
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
 
 use super::Failed;
-use super::worker::{ANSWER_OK, EXIT_PROCESSOR, PROCESSOR_MAX};
+use super::worker::{ANSWER_OK, EXIT_PANIC, EXIT_PROCESSOR, PROCESSOR_MAX};
 
 /// For an answer, whatever else the machine has to do.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl Pool {
             match self.exchange(worker, program, event).await {
                 Ok(answer) => return answer,
                 Err(Broken::Program(why)) => return Err(Failed::Always(why)),
-                // It may have died while it was idle.
+                // It may have ended while it was idle.
                 Err(Broken::Worker(_)) => {}
             }
         }
@@ -139,6 +139,9 @@ impl Worker {
 fn describe(status: ExitStatus) -> Broken {
     if status.code() == Some(EXIT_PROCESSOR) {
         return Broken::Program(format!("the program took more than {PROCESSOR_MAX:?} of processor time"));
+    }
+    if status.code() == Some(EXIT_PANIC) {
+        return Broken::Program("the interpreter gave up on the program (a panic)".into());
     }
     // A memory limit ends in an abort, a stack in a fault. Whatever else kills a worker is no fault of the program.
     let at_fault = [Signal::ABORT, Signal::SEGV, Signal::BUS].map(Signal::as_raw);

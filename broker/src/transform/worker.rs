@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Numbers are little-endian. Over its limits the process ends: with [`EXIT_PROCESSOR`] when a program used too much
-//! processor time, by a signal when it ran out of memory or stack.
+//! processor time, with [`EXIT_PANIC`] when the interpreter did, by a signal when it ran out of memory or stack. After a run
+//! that left it large it ends by itself, and the next event gets a new one.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -24,10 +25,14 @@ use crate::cli::Error;
 
 /// A program used more processor time than it may.
 pub const EXIT_PROCESSOR: i32 = 3;
+/// The interpreter panicked.
+pub const EXIT_PANIC: i32 = 4;
 /// Processor time of one run.
 pub const PROCESSOR_MAX: Duration = Duration::from_secs(1);
 /// Memory above what the process starts with.
 const MEMORY_BYTES: u64 = 512 << 20;
+/// A process that keeps more than this after a run ends.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// How often the processor time is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
 /// More than any event, and any program.
@@ -58,7 +63,7 @@ pub fn serve() -> Result<(), Error> {
     match runner.join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Error::failed_because("cannot go on", error)),
-        Err(_) => Err(Error::failed("a program ended in a panic")),
+        Err(_) => std::process::exit(EXIT_PANIC),
     }
 }
 
@@ -80,17 +85,19 @@ fn processor_ms() -> u64 {
 
 /// An allocation over the limit fails, and that ends the process.
 fn limit_memory() {
-    let Some(now) = mapped_bytes() else { return };
+    let Some((now, _)) = memory_bytes() else { return };
     let maximum = getrlimit(Resource::As).maximum;
     let limit = now.saturating_add(MEMORY_BYTES).min(maximum.unwrap_or(u64::MAX));
     // Without the limit the process still is one of its own.
     let _ = setrlimit(Resource::As, Rlimit { current: Some(limit), maximum });
 }
 
-fn mapped_bytes() -> Option<u64> {
+/// What is mapped, and what of it is in memory.
+fn memory_bytes() -> Option<(u64, u64)> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').next()?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    let mut pages = statm.split(' ').map_while(|pages| pages.parse::<u64>().ok());
+    let size = rustix::param::page_size() as u64;
+    Some((pages.next()? * size, pages.next()? * size))
 }
 
 fn answer_all(started: &AtomicU64) -> io::Result<()> {
@@ -112,6 +119,10 @@ fn answer_all(started: &AtomicU64) -> io::Result<()> {
         output.write_all(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes())?;
         output.write_all(bytes)?;
         output.flush()?;
+        drop((text, event, result));
+        if memory_bytes().is_some_and(|(_, resident)| resident > KEPT_BYTES_MAX) {
+            return Ok(());
+        }
     }
     Ok(())
 }

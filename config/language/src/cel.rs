@@ -37,6 +37,8 @@ pub struct Program {
     expression: Arc<IdedExpr>,
     paths: Arc<Paths>,
     regexes: Arc<[Regex]>,
+    ranges: Arc<[Vec<String>]>,
+    has_loops: bool,
     terms: Option<Vec<Term>>,
     /// Whether the outermost operator is `&&`.
     is_conjunction: bool,
@@ -72,7 +74,7 @@ impl Program {
     /// Whether the expression is true; what is no boolean errs.
     pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, Errs> {
         let event = self.paths.convert(facts)?;
-        cost::begin(&event);
+        cost::begin(&event, &self.ranges, facts);
         // The crate is large and this is what anybody can publish: a panic in it is an error of this evaluation.
         let evaluated = catch_unwind(AssertUnwindSafe(|| self.evaluate(event)));
         let evaluated = evaluated.map_err(|_| Errs("the evaluation failed".into()))?;
@@ -90,8 +92,11 @@ impl Program {
     fn evaluate(&self, event: Value) -> Result<Value, ExecutionError> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         let declared = |error: cel::DeclarationError| ExecutionError::function_error("declare", error);
-        context.add_function(check::OPEN, || !cost::is_spent()).map_err(declared)?;
-        context.add_function(check::RANGE, cost::range).map_err(declared)?;
+        if self.has_loops {
+            context.add_function(check::OPEN, || !cost::is_spent()).map_err(declared)?;
+            context.add_function(check::PAY, cost::pay).map_err(declared)?;
+            context.add_function(check::RANGE, cost::range).map_err(declared)?;
+        }
         if !self.regexes.is_empty() {
             let regexes = Arc::clone(&self.regexes);
             let matches = move |text: Arc<String>, at: i64| -> bool {
@@ -175,12 +180,13 @@ fn parse(text: Box<str>) -> Result<Program, SyntaxError> {
         first.map_or_else(|| SyntaxError { at: 0, message: "not CEL".into() }, |error| place(&text, &error))
     })?;
     let mut expression = program.expression().clone();
-    let Checked { paths, regexes, .. } = check(&mut expression).map_err(|Refused { node, message }| {
-        // Offsets count characters.
-        let start = program.source_info().offset_for(node).map_or(0, |(start, _)| start as usize);
-        let at = text.char_indices().nth(start).map_or(0, |(byte, _)| byte);
-        SyntaxError { at, message }
-    })?;
+    let Checked { paths, regexes, ranges, has_loops, .. } =
+        check(&mut expression).map_err(|Refused { node, message }| {
+            // Offsets count characters.
+            let start = program.source_info().offset_for(node).map_or(0, |(start, _)| start as usize);
+            let at = text.char_indices().nth(start).map_or(0, |(byte, _)| byte);
+            SyntaxError { at, message }
+        })?;
     let outermost = program.expression();
     let is_conjunction =
         matches!(&outermost.expr, Expr::Call(call) if call.func_name == operators::LOGICAL_AND);
@@ -190,6 +196,8 @@ fn parse(text: Box<str>) -> Result<Program, SyntaxError> {
         expression: Arc::new(expression),
         paths: Arc::new(paths),
         regexes: regexes.into(),
+        ranges: ranges.into(),
+        has_loops,
         text,
     })
 }

@@ -33,6 +33,25 @@ impl Filter {
         }
     }
 
+    /// What the filter names: attributes such as `subject`, and fields of the data such as `data.amount`.
+    pub fn fields(&self) -> Vec<String> {
+        let mut fields = match self {
+            Self::Exact(pairs) | Self::Prefix(pairs) | Self::Suffix(pairs) => {
+                pairs.iter().map(|(name, _)| name.clone()).collect()
+            }
+            Self::All(filters) | Self::Any(filters) => filters.iter().flat_map(Self::fields).collect(),
+            Self::Not(inner) => inner.fields(),
+            Self::Cesql(_) => Vec::new(),
+            Self::Data(pattern) => {
+                pattern.fields().into_iter().map(|field| format!("data.{field}")).collect()
+            }
+            Self::Cel(program) => program.fields(),
+        };
+        fields.sort_unstable();
+        fields.dedup();
+        fields
+    }
+
     /// The filter in one line, for a message.
     pub fn shown(&self) -> String {
         let attributes = |dialect: &str, pairs: &[(String, String)]| {
@@ -117,9 +136,10 @@ fn any(filters: &[Filter], path: &str, facts: &Facts<'_>) -> Option<Failure> {
         // One alternative that holds is enough.
         failures.push(filter.failure(&path, facts)?);
     }
-    let named: Vec<_> =
-        failures.iter().take(ALTERNATIVES_MAX).map(|failure| failure.message.as_str()).collect();
-    let more = match failures.len().saturating_sub(ALTERNATIVES_MAX) {
+    let mut messages: Vec<_> = failures.iter().map(|failure| failure.message.as_str()).collect();
+    messages.dedup();
+    let named: Vec<_> = messages.iter().take(ALTERNATIVES_MAX).copied().collect();
+    let more = match messages.len().saturating_sub(ALTERNATIVES_MAX) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };

@@ -59,3 +59,53 @@ fn list(dialect: &str, value: &Value, depth: usize) -> Result<Vec<Filter>, Strin
     let items = value.as_array().ok_or_else(|| format!("`{dialect}` is no list: {value}"))?;
     items.iter().map(|item| read(item, depth)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn filter() -> impl Strategy<Value = Value> {
+        let attributes = proptest::collection::btree_map("[a-z0-9]{1,8}", ".{1,12}", 1..4);
+        let dialect = proptest::sample::select(vec!["exact", "prefix", "suffix"]);
+        let attributes = (dialect, attributes).prop_map(|(dialect, pairs)| json!({ dialect: pairs }));
+        let others = vec![
+            json!({ "cel": "event.type == 'a' && size(event.data.items) > 1" }),
+            json!({ "data": { "a": [1, 1.5, "1", null, true, { "numeric": [">", 100] }], "b": { "c": [{ "exists": false }] } } }),
+            json!({ "data": { "$or": [{ "a": ["x"] }, { "b": [{ "anything-but": { "prefix": "y" } }] }] } }),
+        ];
+        let leaf = prop_oneof![2 => attributes, 1 => proptest::sample::select(others)];
+        leaf.prop_recursive(4, 16, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 1..3).prop_map(|all| json!({ "all": all })),
+                proptest::collection::vec(inner.clone(), 1..3).prop_map(|any| json!({ "any": any })),
+                inner.prop_map(|filter| json!({ "not": filter })),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_is_read_as_it_was_written(written in filter()) {
+            let read = Filter::from_json(&written).expect("a filter");
+            prop_assert_eq!(&read.to_json(), &written);
+            prop_assert_eq!(Filter::from_json(&read.to_json()), Ok(read));
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_with_the_part_that_is_none() {
+        let refused = |filter: &Value| Filter::from_json(filter).expect_err("no filter");
+        assert_eq!(refused(&json!({})), "expected one dialect, found {}");
+        assert_eq!(refused(&json!({ "regex": "a" })), "unknown dialect `regex`");
+        assert_eq!(
+            refused(&json!({ "not": { "exact": { "a": 1 } } })),
+            "`exact` is no mapping of attributes to text: {\"a\":1}"
+        );
+        assert_eq!(refused(&json!({ "cel": "a" })), "`cel`: unknown name `a`: did you mean `event.a`?");
+        let deep = (0..100).fold(json!({ "cel": "true" }), |inner, _| json!({ "not": inner }));
+        assert_eq!(refused(&deep), "filters are nested too deeply");
+    }
+}

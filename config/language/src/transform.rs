@@ -159,43 +159,43 @@ mod tests {
         check(
             &programs.map(|program| (program, Value::Null)),
             &expect![[r#"
-            .type = "b" | .data |= {n, count: (.items | length)}
-              {"specversion":"1.0","id":"1","source":"/s","type":"b","datacontenttype":"application/json","data":{"n":5,"count":2}}
-            {id, source, type: "short", data: .data.n}
-              {"id":"1","source":"/s","type":"short","specversion":"1.0","data":5}
-            del(.id)
-              ! the result is no CloudEvent: attribute `id` is required
-            .source = "not a uri"
-              ! the result is no CloudEvent: attribute `source` must be a URI-reference (RFC 3986)
-            .Upper = 1
-              ! the result is no CloudEvent: attribute `Upper` has an illegal name: 1 to 64 characters of a to z and 0 to 9 are allowed
-            .price = 1.5
-              ! the result is no CloudEvent: attribute `price` must be an integer from -2147483648 to 2147483647, without fraction or exponent
-            .count = 3 | .flag = true | del(.data)
-              {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"application/json","flag":true,"count":3}
-            .datacontenttype = "text/plain" | .data = "n=\(.data.n)"
-              {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"text/plain","data":"n=5"}
-            .datacontenttype = "text/plain"
-              ! the result is no CloudEvent: `data` must be a string, because `datacontenttype` names no JSON: found an object
-            .data_base64 = "aGk=" | del(.data)
-              {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"application/json","data_base64":"aGk="}
-            .data_base64 = "aGk="
-              ! the result is no CloudEvent: `data` and `data_base64` exclude each other
-            .data
-              ! the result is no CloudEvent: attribute `items` must be a string, an integer or a boolean, not an array
-            empty
-              ! the program has no result, and must have one
-            ., .
-              ! the program has more than one result
-            error("no \(.id)")
-              ! "no 1"
-            .data.n.x
-              ! cannot index 5 with "x"
-            infinite as $x | .data = $x
-              ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
-            .data = nan
-              ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
-        "#]],
+                .type = "b" | .data |= {n, count: (.items | length)}
+                  {"specversion":"1.0","id":"1","source":"/s","type":"b","datacontenttype":"application/json","data":{"n":5,"count":2}}
+                {id, source, type: "short", data: .data.n}
+                  {"id":"1","source":"/s","type":"short","specversion":"1.0","data":5}
+                del(.id)
+                  ! the result is no CloudEvent: attribute `id` is required
+                .source = "not a uri"
+                  ! the result is no CloudEvent: attribute `source` must be a URI-reference (RFC 3986)
+                .Upper = 1
+                  ! the result is no CloudEvent: attribute `Upper` has an illegal name: 1 to 64 characters of a to z and 0 to 9 are allowed
+                .price = 1.5
+                  ! the result is no CloudEvent: attribute `price` must be an integer from -2147483648 to 2147483647, without fraction or exponent
+                .count = 3 | .flag = true | del(.data)
+                  {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"application/json","flag":true,"count":3}
+                .datacontenttype = "text/plain" | .data = "n=\(.data.n)"
+                  {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"text/plain","data":"n=5"}
+                .datacontenttype = "text/plain"
+                  ! the result is no CloudEvent: `data` must be a string, because `datacontenttype` names no JSON: found an object
+                .data_base64 = "aGk=" | del(.data)
+                  {"specversion":"1.0","id":"1","source":"/s","type":"com.example.a","datacontenttype":"application/json","data_base64":"aGk="}
+                .data_base64 = "aGk="
+                  ! the result is no CloudEvent: `data` and `data_base64` exclude each other
+                .data
+                  ! the result is no CloudEvent: attribute `items` must be a string, an integer or a boolean, not an array
+                empty
+                  ! the program has no result, and must have one
+                ., .
+                  ! the program has more than one result
+                error("no \(.id)")
+                  ! no 1
+                .data.n.x
+                  ! cannot index 5 with "x"
+                infinite as $x | .data = $x
+                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
+                .data = nan
+                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
+            "#]],
         );
     }
 

@@ -153,3 +153,137 @@ fn cel_stands_wherever_a_filter_may() {
         ]],
     );
 }
+
+#[test]
+fn values_of_a_pattern_keep_their_types() {
+    shows(
+        r#"x-limit: &limit 1e3
+triggers:
+  t:
+    sink: http://localhost/
+    filters:
+      - data:
+          number: [ 5, 1.50, *limit, 0x10, { numeric: [ ">", -0.5 ] } ]
+          text: [ "5", yes, 2026-01-01, !!str 7 ]
+          other: [ true, null, ~ ]"#,
+        "/triggers/t/filters",
+        expect![[
+            r#"[{"data":{"number":[5,1.5,1000.0,16,{"numeric":[">",-0.5]}],"other":[true,null,null],"text":["5","yes","2026-01-01","7"]}}]"#
+        ]],
+    );
+}
+
+#[test]
+fn a_wrong_pattern_is_shown_where_it_is_wrong() {
+    check_trigger(
+        r#"filters:
+  - data:
+      amount: [ { numeric: [ ">", ten ] } ]
+  - data: { a: [ { prefix: "x" }, { regex: y } ] }
+  - data: { a: { b: 5 } }
+  - data: {}
+  - data: { a: [ .inf ] }
+  - any: [ { data: { $or: [ { a: [ 1 ] } ] } } ]"#,
+        expect![[r#"
+            sluice.yaml:6:39: `data`: expected a number, not a text
+                6 |           amount: [ { numeric: [ ">", ten ] } ]
+                  |                                       ^^^
+            sluice.yaml:7:41: `data`: there is no operator `regex`: known are `prefix`, `suffix`, `equals-ignore-case`, `wildcard`, `anything-but`, `numeric`, `exists`, `cidr`
+                7 |       - data: { a: [ { prefix: "x" }, { regex: y } ] }
+                  |                                         ^^^^^
+            sluice.yaml:8:22: `data`: `b` takes a list of values, such as `[5]`, or an object of fields, not a number
+                8 |       - data: { a: { b: 5 } }
+                  |                      ^
+            sluice.yaml:9:9: `data`: an empty object matches nothing: name a field
+                9 |       - data: {}
+                  |         ^^^^
+            sluice.yaml:10:22: `.inf` is no number of JSON: put it in quotes if it is text
+               10 |       - data: { a: [ .inf ] }
+                  |                      ^^^^
+            sluice.yaml:11:26: `data`: `$or` takes a list of two or more objects; here are 1
+               11 |       - any: [ { data: { $or: [ { a: [ 1 ] } ] } } ]
+                  |                          ^^^
+        "#]],
+    );
+}
+
+#[test]
+fn keys_of_an_envelope_are_warned_of() {
+    check_trigger(
+        r#"filters:
+  - data: { detail: { amount: [ 1 ] }, source: [ a ], detail-type: [ b ], inner: { detail: [ c ] } }"#,
+        expect![[r#"
+            sluice.yaml:5:17: warning: `data` looks into the event's data only: `detail` is a field of the data here, not EventBridge's `detail`
+                5 |       - data: { detail: { amount: [ 1 ] }, source: [ a ], detail-type: [ b ], inner: { detail: [ c ] } }
+                  |                 ^^^^^^
+            sluice.yaml:5:44: warning: `data` looks into the event's data only: `source` is a field of the data here, not EventBridge's `source`
+                5 |       - data: { detail: { amount: [ 1 ] }, source: [ a ], detail-type: [ b ], inner: { detail: [ c ] } }
+                  |                                            ^^^^^^
+            sluice.yaml:5:59: warning: `data` looks into the event's data only: `detail-type` is a field of the data here, not EventBridge's `detail-type`
+                5 |       - data: { detail: { amount: [ 1 ] }, source: [ a ], detail-type: [ b ], inner: { detail: [ c ] } }
+                  |                                                           ^^^^^^^^^^^
+        "#]],
+    );
+}
+
+/// Filters of the list of bad inputs that are refused (97 to 101).
+#[test]
+fn what_would_match_all_or_overflow_is_refused() {
+    check_trigger(
+        r#"filters:
+  - exact: {}
+  - { exact: { type: a }, cel: "true" }
+  - any: []
+  - prefix: { type: "" }
+  - regex: { type: "(a+)+$" }
+  - cel: event.type.matches('(a+)+$(')"#,
+        expect![[r#"
+            sluice.yaml:5:16: `exact` needs at least one attribute
+                5 |       - exact: {}
+                  |                ^
+            sluice.yaml:6:31: `cel` is a second dialect in one filter: begin it with `- `, or put both under `all`
+                6 |       - { exact: { type: a }, cel: "true" }
+                  |                               ^^^
+            sluice.yaml:7:14: `any` needs at least one filter
+                7 |       - any: []
+                  |              ^
+            sluice.yaml:8:25: `prefix` of `type`: the value is empty
+                8 |       - prefix: { type: "" }
+                  |                         ^^
+            sluice.yaml:9:9: unknown filter dialect `regex`: expected exact, prefix, suffix, all, any, not, sql, cesql, data or cel
+                9 |       - regex: { type: "(a+)+$" }
+                  |         ^^^^^
+            sluice.yaml:10:33: `cel`: not a regular expression: unclosed group
+               10 |       - cel: event.type.matches('(a+)+$(')
+                  |                                 ^
+        "#]],
+    );
+    let deep = format!("filters:\n  - {}cel: \"true\"{}", "not: { ".repeat(40), " }".repeat(40));
+    check_trigger(
+        &deep,
+        expect![[r#"
+        sluice.yaml:5:231: filters nested more than 32 levels deep
+            5 | : { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { n
+              |                                                                         ^
+    "#]],
+    );
+}
+
+#[test]
+fn a_trigger_that_moves_within_its_file_is_the_same_and_knows_its_place() {
+    let read = |before: &str| {
+        let filters = "filters: [ any: [ exact: { type: a }, data: { b: { c: [1] } } ], cel: 'true' ]";
+        let yaml = format!("{before}triggers:\n  t:\n    sink: http://localhost/\n    {filters}\n");
+        crate::read(&yaml).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let (first, moved) = (read(""), read("# a line\n"));
+    assert_eq!(first.config, moved.config);
+    assert_eq!(first.hash, moved.hash);
+    let places = &moved.config.triggers["t"].places;
+    let place = |path: &str| places.find(path).map(ToString::to_string);
+    assert_eq!(place("filters[0].any[0].exact.type").as_deref(), Some("sluice.yaml:5:32"));
+    assert_eq!(place("filters[0].any[1].data.b.c").as_deref(), Some("sluice.yaml:5:56"));
+    assert_eq!(place("filters[0].any[1].data.b.c.d"), place("filters[0].any[1].data.b.c"));
+    assert_eq!(place("filters[1].cel").as_deref(), Some("sluice.yaml:5:70"));
+    assert_eq!(place("start"), None);
+}

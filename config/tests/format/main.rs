@@ -11,6 +11,7 @@ mod hostile;
 mod references;
 mod sections;
 mod sinks;
+mod sources;
 mod syntax;
 mod transforms;
 mod triggers;
@@ -22,6 +23,7 @@ fn environment(name: &str) -> Option<String> {
     let value = match name {
         "TOKEN" => "canary-token",
         "PORT" => "9090",
+        "AMQP" => "amqp://sluice:canary-token@rabbit/shop",
         "EMPTY" => "",
         "NESTED" => "${TOKEN}",
         "YAML" => "x\nadmin: { open: true }",

@@ -10,7 +10,7 @@ fn everything_has_a_default() {
         r#"triggers: {}"#,
         "",
         expect![[
-            r#"{"admin":{"hosts":[],"listen":"127.0.0.1:8081","open":false},"dead_letters":{},"duplicates":{"entries":1000000,"window":"10m"},"http":{"listen":"127.0.0.1:8080","webhook_origins":[]},"limits":{"batch_bytes":"8MiB","connections":4096,"event_bytes":"1MiB","hops":16,"in_flight_bytes":"64MiB","put_aside_bytes":"16MiB"},"shutdown_timeout":"20s","store":{"dir":"./data","on_damage":"refuse","outstanding":2000000,"removed_grace":"24h","retention":{"age":"7d","size":"10GiB"},"segment":"64MiB","watermark":{"free":"16MiB","resume":"90%","stop":"95%"}},"triggers":{}}"#
+            r#"{"admin":{"hosts":[],"listen":"127.0.0.1:8081","open":false},"dead_letters":{},"duplicates":{"entries":1000000,"window":"10m"},"http":{"listen":"127.0.0.1:8080","webhook_origins":[]},"limits":{"batch_bytes":"8MiB","connections":4096,"event_bytes":"1MiB","hops":16,"in_flight_bytes":"64MiB","put_aside_bytes":"16MiB"},"shutdown_timeout":"20s","sources":{},"store":{"dir":"./data","on_damage":"refuse","outstanding":2000000,"removed_grace":"24h","retention":{"age":"7d","size":"10GiB"},"segment":"64MiB","watermark":{"free":"16MiB","resume":"90%","stop":"95%"}},"triggers":{}}"#
         ]],
     );
 }

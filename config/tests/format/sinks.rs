@@ -302,7 +302,7 @@ fn a_sink_is_one_kind() {
   t:
     sink: { http: { url: http://localhost/ }, stdout: {} }"#,
         expect![[r#"
-            sluice.yaml:3:11: `sink`: expected exactly one of http or stdout
+            sluice.yaml:3:11: `sink`: expected exactly one of http, stdout, kafka, amqp or nats
                 3 |     sink: { http: { url: http://localhost/ }, stdout: {} }
                   |           ^
         "#]],
@@ -316,9 +316,12 @@ fn kafka_is_not_there_yet() {
   t:
     sink: { kafka: {} }"#,
         expect![[r#"
-            sluice.yaml:3:13: `sink`: this version has no `kafka` sinks, only http and stdout
+            sluice.yaml:3:20: `sink.kafka` has no `brokers`
                 3 |     sink: { kafka: {} }
-                  |             ^^^^^
+                  |                    ^
+            sluice.yaml:3:20: `sink.kafka` has no `topic`
+                3 |     sink: { kafka: {} }
+                  |                    ^
         "#]],
     );
 }

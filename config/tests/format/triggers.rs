@@ -166,9 +166,15 @@ fn top_level_sources_are_not_there_yet() {
         r#"sources:
   orders: { kafka: {} }"#,
         expect![[r#"
-            sluice.yaml:1:1: this version has no `sources`: events come in over HTTP, and as replies of sinks
-                1 | sources:
-                  | ^^^^^^^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `brokers`
+                2 |   orders: { kafka: {} }
+                  |                    ^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `topics`: list them, or write a `pattern`
+                2 |   orders: { kafka: {} }
+                  |                    ^
+            sluice.yaml:2:20: `kafka` of source `orders` has no `group`: the offsets are kept under its name
+                2 |   orders: { kafka: {} }
+                  |                    ^
         "#]],
     );
 }
@@ -180,22 +186,6 @@ fn an_empty_sources_is_fine() {
 triggers: {}"#,
         expect![[r#"
             ok
-        "#]],
-    );
-}
-
-#[test]
-fn transform_and_tests_are_not_there_yet() {
-    check(
-        r#"tests: []
-triggers: { t: { sink: http://localhost/, transform: {} } }"#,
-        expect![[r#"
-            sluice.yaml:1:1: this version has no `tests` in the file
-                1 | tests: []
-                  | ^^^^^
-            sluice.yaml:2:54: `transform` says nothing: expected `jq`, or `set` and `data`
-                2 | triggers: { t: { sink: http://localhost/, transform: {} } }
-                  |                                                      ^
         "#]],
     );
 }

@@ -505,3 +505,66 @@ fn what_is_said_of_a_denial_shows_no_secret_and_no_signature() {
     let verifier = Verifier::of_webhook(Some(&verify)).expect("compiles");
     assert!(!format!("{verifier:?}").contains("hush"));
 }
+
+/// Every scheme once, with what its header is called.
+fn schemes() -> Vec<Scheme> {
+    let token = |place| Scheme::Token(place);
+    vec![
+        Scheme::Github,
+        Scheme::Gitlab,
+        Scheme::Stripe,
+        Scheme::Slack,
+        Scheme::Shopify,
+        Scheme::StandardWebhooks,
+        Scheme::Svix,
+        generic(HmacAlgorithm::Sha512, HmacEncoding::Base64, "p=", "").scheme,
+        token(TokenPlace::Header("authorization".into())),
+        token(TokenPlace::Query("token".into())),
+        Scheme::Basic { username: "user".into() },
+    ]
+}
+
+const HEADERS: [&str; 14] = [
+    "x-hub-signature-256",
+    "x-gitlab-token",
+    "stripe-signature",
+    "x-slack-signature",
+    "x-slack-request-timestamp",
+    "x-shopify-hmac-sha256",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "svix-id",
+    "svix-timestamp",
+    "svix-signature",
+    "x-signature",
+    "authorization",
+];
+
+proptest::proptest! {
+    #[test]
+    fn whoever_guesses_is_refused(
+        values in proptest::collection::vec(
+            (0..HEADERS.len(), "(sha256=|t=|v1,|v1=|v0=|p=|Basic |Bearer )?[ -~]{0,80}"),
+            0..8,
+        ),
+        query in "[ -~]{0,60}",
+        body: Vec<u8>,
+        now_s in 0..2_000_000_000_i64,
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in values {
+            headers.append(HEADERS[name], HeaderValue::try_from(value).expect("visible"));
+        }
+        for scheme in schemes() {
+            let verify = Verify {
+                scheme,
+                secrets: vec![Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into())],
+                tolerance: Duration::from_secs(300),
+            };
+            let verifier = Verifier::of_webhook(Some(&verify)).expect("compiles");
+            let claim = verifier.claim(&headers, Some(&query), now_s);
+            assert!(claim.and_then(|claim| claim.check(&headers, &body)).is_err(), "{:?}", verify.scheme);
+        }
+    }
+}

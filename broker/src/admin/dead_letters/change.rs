@@ -131,7 +131,7 @@ async fn publish_again(
     let Some(aside) = read.map_err(|error| trail::problem(&error))? else {
         return Ok(Err("the record cannot be read any more".into()));
     };
-    let event = match (admin.to_event)(&entry.source, &aside.aside.record) {
+    let event = match admin.sources.to_event(&entry.source, &aside.aside.record) {
         Ok(event) => event,
         Err(unfit) => return Ok(Err(unfit.to_string())),
     };

@@ -1,18 +1,21 @@
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
+use axum::Router;
+use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use sluice_adapters::hook::{Hook, HookSource};
-use sluice_adapters::{Health, Publisher, Receipt, Source as _, Stop};
+use sluice_adapters::hook::{Hook, HookSource, Hooks};
+use sluice_adapters::{Context, Health, Publisher, Receipt, Source as _, Stop};
 use sluice_config::{
-    GitProvider, GitSource, Scheme, Secret, Source, SourceKind, TokenPlace, Verify, WebhookSource,
+    GitProvider, GitSource, Limits, Scheme, Secret, Source, SourceKind, TokenPlace, Verify, WebhookSource,
 };
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use sluice_adapters::Context;
-
 use super::*;
+use crate::ingress::{Counters, Gate, GateState, Ingress, Reason, router};
 
 const EVENT_BYTES: usize = 4096;
 const ASIDE_BYTES: usize = 64;
@@ -88,7 +91,7 @@ fn stand() -> Stand {
         let Value::Object(event) = event else { panic!("an object") };
         let source = Source { kind, event: event.into_iter().collect(), event_bytes: EVENT_BYTES, oversize };
         let hook = Hook::compile(name, &source).unwrap().unwrap();
-        let source = HookSource::new(hook, &hooks);
+        let source = HookSource::new(Arc::new(hook), &hooks);
         let counted = Arc::clone(&accepted);
         let context = Context {
             name: name.into(),
@@ -100,6 +103,8 @@ fn stand() -> Stand {
             }),
             stop: Stop::new(stopped.clone()),
             mark: None,
+            put_aside_bytes: ASIDE_BYTES,
+            oversize,
         };
         tokio::spawn(async move {
             source.run(context).await.unwrap();

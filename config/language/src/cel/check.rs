@@ -14,6 +14,7 @@ const REGEX_SIZE_MAX: usize = 256 << 10;
 
 /// Functions that the rewriting puts in; no expression can be written that names them.
 pub const OPEN: &str = "@open";
+pub const PAY: &str = "@pay";
 pub const RANGE: &str = "@range";
 pub const MATCHES: &str = "@matches";
 
@@ -46,6 +47,9 @@ pub struct Refused {
 pub struct Checked {
     pub paths: Paths,
     pub regexes: Vec<Regex>,
+    /// Parts of the data that macros range over, whose size is known before anything is evaluated.
+    pub ranges: Vec<Vec<String>>,
+    pub has_loops: bool,
     nodes: usize,
 }
 
@@ -69,6 +73,11 @@ fn refuse<T>(node: u64, message: impl Into<String>) -> Result<T, Refused> {
 }
 
 impl Checker {
+    /// Whether `event` is the variable of a macro around.
+    fn is_shadowed(&self) -> bool {
+        self.variables.iter().any(|name| name == "event")
+    }
+
     fn visit(&mut self, expression: &mut IdedExpr, depth: usize) -> Result<(), Refused> {
         let id = expression.id;
         self.checked.nodes += 1;
@@ -79,7 +88,7 @@ impl Checker {
             return refuse(id, format!("more than {NODES_MAX} operators and values"));
         }
         let depth = depth + 1;
-        if !self.variables.iter().any(|name| name == "event") && self.checked.paths.take(expression) {
+        if !self.is_shadowed() && self.checked.paths.take(expression) {
             return Ok(());
         }
         match &mut expression.expr {
@@ -100,6 +109,9 @@ impl Checker {
                 if self.loops == LOOPS_MAX {
                     return refuse(id, format!("more than {LOOPS_MAX} macros within one another"));
                 }
+                self.checked.has_loops = true;
+                let path =
+                    Some(&comprehension.iter_range).filter(|_| !self.is_shadowed()).and_then(Paths::of_data);
                 self.visit(&mut comprehension.iter_range, depth)?;
                 let nodes_before = self.checked.nodes;
                 self.loops += 1;
@@ -116,7 +128,14 @@ impl Checker {
                 let own = [&comprehension.iter_var, &comprehension.accu_var];
                 let copies = copies_from_outside(&comprehension.loop_step, &own);
                 let nodes = self.checked.nodes - nodes_before;
-                weigh(&mut comprehension.iter_range, nodes, copies);
+                let cost = [number(nodes), number(usize::from(copies))];
+                match path {
+                    Some(path) => {
+                        self.checked.ranges.push(path);
+                        weigh_path(&mut comprehension.iter_range, self.checked.ranges.len() - 1, cost);
+                    }
+                    None => weigh(&mut comprehension.iter_range, cost),
+                }
                 Ok(())
             }
             Expr::Struct(_) => refuse(id, "messages cannot be made here"),
@@ -180,16 +199,26 @@ fn number(number: usize) -> IdedExpr {
 
 /// `range` becomes `@open() ? @range(range, nodes, copies) : []`: it pays for the loop before it begins, and when all is spent, loops
 /// that are yet to come have no rounds.
-fn weigh(range: &mut IdedExpr, nodes: usize, copies: bool) {
+fn weigh(range: &mut IdedExpr, [nodes, copies]: [IdedExpr; 2]) {
     let inner = std::mem::take(range);
     let id = inner.id;
-    let of = |name: &str, args| {
-        let call = CallExpr { func_name: name.to_owned(), target: None, args };
-        IdedExpr { id, expr: Expr::Call(call) }
-    };
-    let weighed = of(RANGE, vec![inner, number(nodes), number(usize::from(copies))]);
+    *range = either(id, call(id, OPEN, Vec::new()), call(id, RANGE, vec![inner, nodes, copies]));
+}
+
+/// A part of the data becomes `@pay(n, nodes, copies) ? event.data.part : []`, which does not copy it.
+fn weigh_path(range: &mut IdedExpr, at: usize, [nodes, copies]: [IdedExpr; 2]) {
+    let inner = std::mem::take(range);
+    let id = inner.id;
+    *range = either(id, call(id, PAY, vec![number(at), nodes, copies]), inner);
+}
+
+fn call(id: u64, name: &str, args: Vec<IdedExpr>) -> IdedExpr {
+    IdedExpr { id, expr: Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args }) }
+}
+
+fn either(id: u64, condition: IdedExpr, range: IdedExpr) -> IdedExpr {
     let nothing = IdedExpr { id, expr: Expr::List(ListExpr::default()) };
-    *range = of(operators::CONDITIONAL, vec![of(OPEN, Vec::new()), weighed, nothing]);
+    call(id, operators::CONDITIONAL, vec![condition, range, nothing])
 }
 
 /// Whether each round puts something into the result that is no part of the range: it is copied as often as there are rounds.

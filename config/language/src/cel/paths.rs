@@ -19,21 +19,16 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// The fields below `event.data` that an expression names.
+    pub fn of_data(expression: &IdedExpr) -> Option<Vec<String>> {
+        let (mut path, is_tested) = chain(expression)?;
+        let is_data = !is_tested && path.first().is_some_and(|name| name == "data");
+        is_data.then(|| path.split_off(1))
+    }
+
     /// Notes `event.a.b`; says whether the expression is one.
     pub fn take(&mut self, expression: &IdedExpr) -> bool {
-        let (mut path, mut is_tested, mut at) = (Vec::new(), false, expression);
-        loop {
-            match &at.expr {
-                Expr::Select(select) => {
-                    is_tested |= select.test;
-                    path.push(select.field.clone());
-                    at = &select.operand;
-                }
-                Expr::Ident(name) if name == "event" => break,
-                _ => return false,
-            }
-        }
-        path.reverse();
+        let Some((path, is_tested)) = chain(expression) else { return false };
         let known = if is_tested { &mut self.tested } else { &mut self.paths };
         if !known.contains(&path) {
             known.push(path);
@@ -95,6 +90,24 @@ impl Paths {
         }
         Ok(Value::Map(Map { map: Arc::new(members) }))
     }
+}
+
+/// The fields of `event.a.b` from `event` on, and whether `has()` asks for it.
+fn chain(expression: &IdedExpr) -> Option<(Vec<String>, bool)> {
+    let (mut path, mut is_tested, mut at) = (Vec::new(), false, expression);
+    loop {
+        match &at.expr {
+            Expr::Select(select) => {
+                is_tested |= select.test;
+                path.push(select.field.clone());
+                at = &select.operand;
+            }
+            Expr::Ident(name) if name == "event" => break,
+            _ => return None,
+        }
+    }
+    path.reverse();
+    Some((path, is_tested))
 }
 
 fn part(value: &Json, rests: &[&[String]]) -> Value {

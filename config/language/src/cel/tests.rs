@@ -229,3 +229,96 @@ fn terms_follow_from_the_outermost_operators() {
     assert_eq!(terms("event.type.startsWith('')"), None);
     assert_eq!(terms("event.data == 'a'"), None);
 }
+
+proptest::proptest! {
+    /// Texts of the right words in any order, and what they come to. A panic of the crate would be an error of these two names.
+    #[test]
+    fn no_text_makes_the_crate_panic(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..14)) {
+        let text = words.join(" ");
+        let event = event(ORDER);
+        match Program::compile(&text) {
+            Err(error) => proptest::prop_assert!(!error.message.contains("the parser failed"), "{text}"),
+            Ok(program) => {
+                let facts = Facts::of(&event);
+                let result = program.holds(&facts);
+                proptest::prop_assert!(result != Err(Errs("the evaluation failed".into())), "{text}");
+                proptest::prop_assert_eq!(program.failure(&facts).is_none(), result == Ok(true), "{}", text);
+            }
+        }
+    }
+}
+
+const WORDS: &[&str] = &[
+    "event.type",
+    "event.subject",
+    "event.data",
+    "event.data.amount",
+    "event.data.items",
+    "event.data.tags",
+    "event",
+    "has(event.data.none)",
+    "has(",
+    "size(",
+    ".all(i, i.n > 0)",
+    ".exists(i,",
+    ".map(i,",
+    ".filter(i, true)",
+    "i",
+    "i.sku",
+    ".contains('a')",
+    ".matches('a+')",
+    "==",
+    "!=",
+    "<",
+    ">=",
+    "&&",
+    "||",
+    "!",
+    "-",
+    "+",
+    "*",
+    "/",
+    "%",
+    "in",
+    "?",
+    ":",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    "1",
+    "0",
+    "-9223372036854775808",
+    "18446744073709551615u",
+    "1.5",
+    "1e400",
+    "'a'",
+    "\"",
+    "b'\\xff'",
+    "r'\\'",
+    "'\\u00e9'",
+    "'\\",
+    "true",
+    "null",
+    "[]",
+    "{'a': 1}",
+    "int(",
+    "string(",
+    "double(",
+    "uint(",
+    "bytes(",
+    "type(",
+    "dyn(",
+    "//",
+    "\n",
+    "é",
+    "\u{1f600}",
+    "`a`",
+    "?.a",
+    "[?0]",
+    "a.b{c: 1}",
+];

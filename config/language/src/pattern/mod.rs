@@ -1,6 +1,6 @@
 //! EventBridge event patterns on the JSON data.
 //!
-//! The meaning of a pattern is that of AWS's event-ruler 1.8.1; `tests/ruler.rs` compares the two. They differ, on purpose:
+//! The meaning of a pattern is that of AWS's event-ruler 1.8.1; `tests/patterns` compares the two. They differ, on purpose:
 //!
 //! - A list for a field that has one already (a key beside a `$or` that holds the same key, or `a.b` beside `a: {b}`) is
 //!   refused. event-ruler keeps the one that was written last.
@@ -9,6 +9,10 @@
 //! - A branch of `$or` whose lists contain those of an earlier branch counts. event-ruler takes it for the earlier one.
 //! - IPv4 and IPv6 addresses, and addresses and numbers, are never in one block. event-ruler compares their hexadecimal digits,
 //!   so that `2000::/3` has 33.0.0.0 in it, and `16.0.0.0/8` the number 105.
+//! - The quotes around a text are no part of it: the prefix `x"` does not match the text `x`, as it does for event-ruler.
+//! - `anything-but` with `equals-ignore-case` beside a wildcard that begins with `*`, in one list, holds where it holds alone.
+//!   event-ruler loses such matches.
+//! - An empty list inside `anything-but` is always refused; event-ruler takes it after another entry.
 //! - `equals-ignore-case` knows characters beyond U+FFFF. event-ruler takes each for two question marks.
 //! - A lone surrogate in the data is no JSON.
 //! - A number in a pattern that is neither an integer of 64 bits nor a double's shortest text is the double next to it.
@@ -19,6 +23,8 @@ mod compile;
 mod condition;
 mod failure;
 mod search;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use serde_json::Value;

@@ -19,6 +19,8 @@ use crate::json::{Document, Json};
 #[derive(Clone, Debug)]
 pub(super) struct Branch {
     pub fields: Box<[Field]>,
+    /// Whether fields may meet the same array.
+    is_bound: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +52,8 @@ pub(super) fn matches(branches: &[Branch], document: &Document<'_>) -> Result<bo
         return Ok(false);
     }
     for branch in branches {
-        if Search::of(branch, document).holds(0, Vec::new())? {
+        let mut search = Search::of(branch, document);
+        if search.may_hold(branch)? && search.holds(0, Vec::new())? {
             return Ok(true);
         }
     }
@@ -100,7 +103,8 @@ impl Branch {
             let last = field.ends.iter().map(last_with).collect();
             fields[at].last = last;
         }
-        Self { fields }
+        let is_bound = fields.iter().enumerate().any(|(at, field)| field.last.iter().any(|last| *last > at));
+        Self { fields, is_bound }
     }
 }
 
@@ -119,6 +123,18 @@ impl<'s, 'e> Search<'s, 'e> {
         let size = document.values as u64 * branch.fields.len() as u64;
         let steps_left = STEPS_MIN + VISITS_MAX * size;
         Self { fields: &branch.fields, root: &document.root, failed: HashSet::new(), steps_left }
+    }
+
+    /// Whether each field holds somewhere: cheap to find out, and seldom so.
+    fn may_hold(&mut self, branch: &Branch) -> Result<bool, Exhausted> {
+        if branch.is_bound {
+            for field in self.fields {
+                if !field.alternatives.may_be_absent && !self.holds_somewhere(field, &[])? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the fields from this one on hold, given the choices of those before it.

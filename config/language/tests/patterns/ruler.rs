@@ -8,11 +8,6 @@ use serde_json::Value;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracles/ruler");
 
-/// Whether oracles are to be run: `tests/run` says so.
-pub fn is_wanted() -> bool {
-    std::env::var("SLUICE_ORACLES").is_ok_and(|value| value == "1")
-}
-
 /// Builds the oracle; Maven keeps what it has downloaded.
 fn start(out: &Path) -> Child {
     let built = Command::new("mvn")
@@ -27,7 +22,7 @@ fn start(out: &Path) -> Child {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("event-ruler needs `java`: install default-jdk-headless, or unset SLUICE_ORACLES")
+        .expect("event-ruler needs `java`: install default-jdk-headless (Debian), or unset SLUICE_ORACLES")
 }
 
 /// An answer for each question.

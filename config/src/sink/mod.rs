@@ -1,20 +1,22 @@
 //! Sinks: where events are sent to, and which addresses never are.
 
+pub(crate) mod brokers;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::diagnostic::{Problems, names_secret, quoted};
-use crate::keys::{Keys, boolean, choice, nearest, text, wrong};
+use crate::keys::{Keys, boolean, choice, nearest, one_of, text, wrong};
 use crate::model::{HttpSink, Mode, Secret, Sink, Tls};
 use crate::tree::{Entry, Node, Scalar, Value};
 
-pub(crate) const SINK_KINDS: &[&str] = &["http", "stdout"];
+pub(crate) const SINK_KINDS: &[&str] = &["http", "stdout", "kafka", "amqp", "nats"];
 pub(crate) const HTTP_SINK_KEYS: &[&str] = &["url", "mode", "headers", "tls", "allow_link_local"];
 pub(crate) const TLS_KEYS: &[&str] = &["ca", "cert", "key"];
 pub(crate) const MODES: &[(&str, Mode)] = &[("binary", Mode::Binary), ("structured", Mode::Structured)];
-const KINDS_NOT_YET: &[&str] = &["kafka", "amqp", "nats", "process", "exec"];
+const KINDS_NOT_YET: &[&str] = &["process", "exec"];
 
 const HEADERS_MAX: usize = 100;
 
@@ -66,7 +68,7 @@ fn read_kind(
     let [entry] = entries else {
         let bare = entries.iter().any(|entry| HTTP_SINK_KEYS.contains(&entry.key.as_str()));
         let hint = if bare { ": put `http:` above them" } else { "" };
-        problems.error(node.at, format!("`{name}`: expected exactly one of http or stdout{hint}"));
+        problems.error(node.at, format!("`{name}`: expected exactly one of {}{hint}", one_of(SINK_KINDS)));
         return None;
     };
     match entry.key.as_str() {
@@ -75,6 +77,9 @@ fn read_kind(
             Keys::of(&entry.value, &format!("`{name}.stdout`"), &[], problems)?;
             Some(Sink::Stdout)
         }
+        "kafka" => brokers::read_kafka(&what(name, entry), &entry.value, folder, problems).map(Sink::Kafka),
+        "amqp" => brokers::read_amqp(&what(name, entry), &entry.value, folder, problems).map(Sink::Amqp),
+        "nats" => brokers::read_nats(&what(name, entry), &entry.value, folder, problems).map(Sink::Nats),
         "url" => {
             problems
                 .error(entry.key_at, format!("`{name}`: put `http:` above `url`, or write the URL alone"));
@@ -82,16 +87,20 @@ fn read_kind(
         }
         kind => {
             let message = if KINDS_NOT_YET.contains(&kind) {
-                format!("`{name}`: this version has no `{kind}` sinks, only http and stdout")
+                format!("`{name}`: this version has no `{kind}` sinks, only {}", one_of(SINK_KINDS))
             } else {
                 let hint = nearest(kind, SINK_KINDS).map(|near| format!(": did you mean `{near}`?"));
-                let hint = hint.unwrap_or_else(|| ": expected http or stdout".into());
+                let hint = hint.unwrap_or_else(|| format!(": expected {}", one_of(SINK_KINDS)));
                 format!("`{name}`: unknown kind of sink {}{hint}", quoted(kind))
             };
             problems.error(entry.key_at, message);
             None
         }
     }
+}
+
+fn what(name: &str, entry: &Entry) -> String {
+    format!("`{name}.{}`", entry.key)
 }
 
 fn read_http(name: &str, entry: &Entry, folder: &Path, problems: &mut Problems) -> Option<Sink> {
@@ -122,7 +131,7 @@ fn read_http(name: &str, entry: &Entry, folder: &Path, problems: &mut Problems) 
     }))
 }
 
-fn read_tls(node: &Node, folder: &Path, problems: &mut Problems) -> Option<Tls> {
+pub(crate) fn read_tls(node: &Node, folder: &Path, problems: &mut Problems) -> Option<Tls> {
     let keys = Keys::of(node, "`tls`", TLS_KEYS, problems)?;
     let mut path = |key: &str| -> Option<PathBuf> {
         let node = keys.get(key)?;

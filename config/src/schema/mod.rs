@@ -1,5 +1,8 @@
 //! The file format as JSON Schema, for editors.
 
+mod sources;
+mod test_cases;
+
 use serde_json::{Map, Value, json};
 
 use crate::delivery::{BACKOFFS, CONCURRENCY, REPLIES, RETRY_MAX, RETRY_ON};
@@ -23,7 +26,15 @@ pub fn json_schema() -> Value {
             ("dead_letters", dead_letters()),
             ("shutdown_timeout", duration("How long a stop waits for deliveries in flight.", "20s")),
             ("defaults", defaults()),
-            ("sources", json!({ "description": "Not in this version.", "maxProperties": 0 })),
+            (
+                "sources",
+                json!({
+                    "description": "What brings events in from outside, by name.",
+                    "type": ["object", "null"],
+                    "propertyNames": { "pattern": "^[a-z0-9-]{1,63}$", "not": { "enum": ENTRY_POINTS } },
+                    "additionalProperties": { "$ref": "#/$defs/source" },
+                }),
+            ),
             (
                 "triggers",
                 json!({
@@ -33,16 +44,19 @@ pub fn json_schema() -> Value {
                     "additionalProperties": { "$ref": "#/$defs/trigger" },
                 }),
             ),
+            ("tests", test_cases::tests()),
         ],
     );
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Sluice configuration");
     schema["$defs"] = json!({
+        "source": sources::source(),
         "trigger": trigger(),
         "filter": filter(),
         "attributes": attributes(),
         "transform": transform(),
         "sink": sink(),
+        "tls": tls(),
         "delivery": delivery(),
         "headers": headers(),
     });
@@ -133,7 +147,7 @@ fn trigger() -> Value {
         "type": "array",
         "minItems": 1,
         "uniqueItems": true,
-        "items": { "enum": ENTRY_POINTS },
+        "items": { "type": "string" },
     });
     let filters = json!({
         "description": "All must hold. An empty list matches every event.",
@@ -219,16 +233,11 @@ fn attributes() -> Value {
 }
 
 fn sink() -> Value {
-    let tls = [
-        ("ca", text("Certificates to trust.", "ca.pem")),
-        ("cert", text("The certificate to show.", "client.pem")),
-        ("key", text("Its private key.", "client-key.pem")),
-    ];
     let http = [
         ("url", url()),
         ("mode", choice("How events are sent.", &names(MODES), "binary")),
         ("headers", reference("headers")),
-        ("tls", section("Files in PEM form.", &tls)),
+        ("tls", reference("tls")),
         ("allow_link_local", boolean("Allows link-local and metadata addresses.")),
     ];
     let mut http = object("An HTTP endpoint.", &http);
@@ -243,10 +252,25 @@ fn sink() -> Value {
                 "minProperties": 1,
                 "maxProperties": 1,
                 "additionalProperties": false,
-                "properties": { "http": http, "stdout": stdout },
+                "properties": {
+                    "http": http,
+                    "stdout": stdout,
+                    "kafka": sources::kafka_sink(),
+                    "amqp": sources::amqp_sink(),
+                    "nats": sources::nats_sink(),
+                },
             },
         ],
     })
+}
+
+fn tls() -> Value {
+    let keys = [
+        ("ca", text("Certificates to trust.", "ca.pem")),
+        ("cert", text("The certificate to show.", "client.pem")),
+        ("key", text("Its private key.", "client-key.pem")),
+    ];
+    section("Files in PEM form.", &keys)
 }
 
 fn url() -> Value {
@@ -422,12 +446,41 @@ mod tests {
             ("/properties/dead_letters", crate::sections::DEAD_LETTERS_KEYS),
             ("/properties/defaults", crate::trigger::DEFAULTS_KEYS),
             ("/$defs/trigger", crate::trigger::TRIGGER_KEYS),
+            ("/properties/tests/items", crate::test_case::TEST_KEYS),
+            ("/properties/tests/items/properties/record", crate::test_case::RECORD_KEYS),
+            ("/properties/tests/items/properties/expect/anyOf/1", crate::test_case::EXPECT_KEYS),
+            (
+                "/properties/tests/items/properties/requests/additionalProperties",
+                crate::test_case::REQUEST_KEYS,
+            ),
+            (
+                "/properties/tests/items/properties/deliveries/additionalProperties",
+                crate::test_case::DELIVERY_KEYS,
+            ),
             ("/$defs/transform", crate::transform::TRANSFORM_KEYS),
             ("/$defs/delivery", crate::delivery::DELIVERY_KEYS),
             ("/$defs/filter", crate::filter::DIALECTS),
             ("/$defs/sink/anyOf/1", crate::sink::SINK_KINDS),
             ("/$defs/sink/anyOf/1/properties/http", crate::sink::HTTP_SINK_KEYS),
-            ("/$defs/sink/anyOf/1/properties/http/properties/tls", crate::sink::TLS_KEYS),
+            ("/$defs/sink/anyOf/1/properties/kafka", crate::sink::brokers::KAFKA_SINK_KEYS),
+            ("/$defs/sink/anyOf/1/properties/kafka/properties/sasl", crate::client::SASL_KEYS),
+            ("/$defs/sink/anyOf/1/properties/amqp", crate::sink::brokers::AMQP_SINK_KEYS),
+            ("/$defs/sink/anyOf/1/properties/nats", crate::sink::brokers::NATS_SINK_KEYS),
+            ("/$defs/tls", crate::sink::TLS_KEYS),
+            ("/$defs/source", crate::source::SOURCE_KEYS),
+            ("/$defs/source/properties/kafka", crate::source::kafka::KAFKA_KEYS),
+            ("/$defs/source/properties/kafka/properties/sasl", crate::client::SASL_KEYS),
+            ("/$defs/source/properties/amqp", crate::source::amqp::AMQP_KEYS),
+            ("/$defs/source/properties/amqp/properties/declare", crate::source::amqp::DECLARE_KEYS),
+            (
+                "/$defs/source/properties/amqp/properties/declare/properties/bind/items",
+                crate::source::amqp::BINDING_KEYS,
+            ),
+            ("/$defs/source/properties/nats", crate::source::nats::NATS_KEYS),
+            ("/$defs/source/properties/webhook", crate::source::webhook::WEBHOOK_KEYS),
+            ("/$defs/source/properties/webhook/properties/verify", crate::source::webhook::VERIFY_KEYS),
+            ("/$defs/source/properties/git", crate::source::git::GIT_KEYS),
+            ("/$defs/source/properties/cron", crate::source::cron::CRON_KEYS),
         ];
         let schema = json_schema();
         for (place, keys) in sections {
@@ -444,7 +497,10 @@ mod tests {
     fn count_of_properties(value: &Value) -> usize {
         match value {
             Value::Object(map) => {
-                let own = usize::from(map.get("properties").is_some_and(Value::is_object));
+                // Kafka has a key called `properties`, which is no mapping with fixed keys.
+                let is_fixed = map.get("properties").is_some_and(Value::is_object)
+                    && map.contains_key("additionalProperties");
+                let own = usize::from(is_fixed);
                 own + map.values().map(count_of_properties).sum::<usize>()
             }
             Value::Array(items) => items.iter().map(count_of_properties).sum(),

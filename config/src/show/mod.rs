@@ -1,5 +1,7 @@
 //! The configuration in force as JSON, with the keys of the YAML.
 
+mod sources;
+
 use serde_json::{Map, Value, json};
 
 use crate::delivery::{BACKOFFS, REPLIES};
@@ -12,12 +14,14 @@ use crate::units::{duration_text, rate_text, size_text};
 
 const HIDDEN: &str = "[hidden]";
 
-/// Shows a configuration with its defaults filled in. Header values and the queries of URLs are hidden. What has no value is left
+/// Shows a configuration with its defaults filled in. Secrets, header values and the queries of URLs are hidden. What has no value is left
 /// out.
 pub fn to_json(config: &Config) -> Value {
     let triggers: Map<String, Value> =
         config.triggers.iter().map(|(name, trigger)| (name.clone(), trigger_json(trigger))).collect();
     let mut shown = sections_json(config);
+    let sources = config.sources.iter().map(|(name, source)| (name.clone(), sources::source_json(source)));
+    shown["sources"] = Value::Object(sources.collect());
     shown["triggers"] = Value::Object(triggers);
     shown
 }
@@ -26,6 +30,9 @@ pub fn to_json(config: &Config) -> Value {
 pub(crate) fn hash(config: &Config) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(sections_json(config).to_string().as_bytes());
+    for (name, source) in &config.sources {
+        hasher.update(json!([name, sources::source_json(source)]).to_string().as_bytes());
+    }
     for (name, trigger) in &config.triggers {
         hasher.update(json!([name, trigger_json(trigger)]).to_string().as_bytes());
     }
@@ -93,10 +100,7 @@ fn trigger_json(trigger: &Trigger) -> Value {
     let start = match trigger.start {
         Start::Latest => "latest".to_owned(),
         Start::Earliest => "earliest".to_owned(),
-        Start::At(milliseconds) => match jiff::Timestamp::from_millisecond(milliseconds) {
-            Ok(instant) => instant.to_string(),
-            Err(_) => format!("{milliseconds} ms since 1970"),
-        },
+        Start::At(milliseconds) => instant(milliseconds),
     };
     let filters: Vec<Value> = trigger.filters.iter().map(Filter::to_json).collect();
     let mut shown = json!({
@@ -117,28 +121,41 @@ fn trigger_json(trigger: &Trigger) -> Value {
     shown
 }
 
+fn instant(milliseconds: i64) -> String {
+    match jiff::Timestamp::from_millisecond(milliseconds) {
+        Ok(instant) => instant.to_string(),
+        Err(_) => format!("{milliseconds} ms since 1970"),
+    }
+}
+
 fn sink_json(sink: &Sink) -> Value {
     match sink {
         Sink::Stdout => json!({ "stdout": {} }),
         Sink::Http(http) => json!({ "http": http_json(http) }),
+        Sink::Kafka(kafka) => json!({ "kafka": sources::kafka_sink(kafka) }),
+        Sink::Amqp(amqp) => json!({ "amqp": sources::amqp_sink(amqp) }),
+        Sink::Nats(nats) => json!({ "nats": sources::nats_sink(nats) }),
     }
 }
 
 fn http_json(http: &HttpSink) -> Value {
     let headers: Map<String, Value> =
         http.headers.iter().map(|(name, _)| (name.clone(), json!(HIDDEN))).collect();
-    let Tls { ca, cert, key } = &http.tls;
-    let tls: Map<String, Value> = [("ca", ca), ("cert", cert), ("key", key)]
-        .into_iter()
-        .filter_map(|(name, path)| Some((name.to_owned(), json!(path.as_ref()?.display().to_string()))))
-        .collect();
     json!({
         "url": http.shown_url(),
         "mode": word(MODES, &http.mode),
         "headers": headers,
-        "tls": tls,
+        "tls": tls_json(&http.tls),
         "allow_link_local": http.allow_link_local,
     })
+}
+
+fn tls_json(tls: &Tls) -> Value {
+    let Tls { ca, cert, key } = tls;
+    let shown = [("ca", ca), ("cert", cert), ("key", key)]
+        .into_iter()
+        .filter_map(|(name, path)| Some((name.to_owned(), json!(path.as_ref()?.display().to_string()))));
+    Value::Object(shown.collect())
 }
 
 fn delivery_json(delivery: &Delivery) -> Value {

@@ -1,0 +1,74 @@
+//! From a configuration to a source: the one place that knows every kind.
+
+use std::sync::Arc;
+
+use sluice_config::{self as config, SourceKind};
+use sluice_schemas::Event;
+
+use crate::cron::CronSource;
+use crate::hook::{Hook, HookSource, Hooks};
+use crate::{Record, Source, Unfit};
+
+/// A source that is compiled and does not run yet. Nothing outside has been touched.
+#[derive(Clone)]
+pub struct Opened {
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Cron(Arc<CronSource>),
+    Hook(Arc<Hook>),
+}
+
+/// Why a source cannot be used as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongSource {
+    #[error("source `{name}`: {reason}")]
+    Wrong { name: String, reason: String },
+    #[error("source `{name}`: this program was built without `{feature}`")]
+    BuiltWithout { name: String, feature: &'static str },
+}
+
+/// Compiles a source of a configuration.
+pub fn open(name: &str, source: &config::Source) -> Result<Opened, WrongSource> {
+    let wrong = |reason: String| WrongSource::Wrong { name: name.to_owned(), reason };
+    let without = |feature| Err(WrongSource::BuiltWithout { name: name.to_owned(), feature });
+    let kind = match &source.kind {
+        SourceKind::Cron(cron) => Kind::Cron(Arc::new(
+            CronSource::compile(name, cron, source).map_err(|error| wrong(error.to_string()))?,
+        )),
+        SourceKind::Webhook(_) | SourceKind::Git(_) => match Hook::compile(name, source) {
+            Ok(Some(hook)) => Kind::Hook(Arc::new(hook)),
+            Ok(None) => return Err(wrong("not a hook".into())),
+            Err(error) => return Err(wrong(error.reason)),
+        },
+        SourceKind::Kafka(_) => return without("kafka"),
+        SourceKind::Amqp(_) => return without("amqp"),
+        SourceKind::Nats(_) => return without("nats"),
+    };
+    Ok(Opened { kind })
+}
+
+impl Opened {
+    /// Something to run. Hooks are found among `hooks` from here on, closed until they run.
+    pub fn source(&self, hooks: &Hooks) -> Arc<dyn Source> {
+        match &self.kind {
+            Kind::Cron(cron) => Arc::<CronSource>::clone(cron),
+            Kind::Hook(hook) => Arc::new(HookSource::new(Arc::clone(hook), hooks)),
+        }
+    }
+
+    /// What a record becomes under this configuration: pure.
+    pub fn to_event(&self, record: &Record) -> Result<Event, Unfit> {
+        match &self.kind {
+            Kind::Cron(cron) => cron.to_event(record),
+            Kind::Hook(hook) => hook.to_event(record),
+        }
+    }
+
+    /// Whether others send to it, who may not send again what it does not take.
+    pub fn is_pushed_to(&self) -> bool {
+        matches!(self.kind, Kind::Hook(_))
+    }
+}

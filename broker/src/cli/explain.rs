@@ -1,0 +1,187 @@
+//! `sluice explain`: which triggers an event matches, and why not the others.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sluice_schemas::Event;
+
+use super::Error;
+use super::admin::{self, Client};
+use super::output::{Form, escaped, print, print_json};
+use crate::explain::{Asked, Candidate, explain as verdicts};
+use crate::transform::Pool;
+
+/// Say which triggers match an event, and for each other the first condition that does not hold.
+///
+/// The triggers are those of the running broker, or of a configuration that need not run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sluice explain event.json                          against the broker's triggers
+  sluice explain event.json --config sluice.yaml     against a file; needs no broker
+  sluice explain - --json < events.ndjson            one line of JSON for each event
+  sluice explain --offset 1207                       a stored event, against the triggers of now
+  sluice explain --offset 1207 --then                against the triggers when it came")]
+pub struct Args {
+    /// A file of JSON events; `-` is standard input
+    #[arg(value_name = "EVENT.json|-", required_unless_present = "offset")]
+    file: Option<PathBuf>,
+    /// Explain a stored event
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "config", "via"])]
+    offset: Option<u64>,
+    /// With the triggers that were in force when the event came
+    #[arg(long, requires = "offset")]
+    then: bool,
+    /// Files or directories of a configuration, instead of a running broker
+    #[arg(long, value_name = "FILE|DIR")]
+    config: Vec<PathBuf>,
+    /// The entry point the event would come in by: http, reply, or a source
+    #[arg(long, value_name = "NAME", default_value = "http")]
+    via: String,
+    #[command(flatten)]
+    admin: admin::Access,
+}
+
+pub async fn explain(args: Args) -> Result<(), Error> {
+    let form = args.admin.form();
+    if let Some(offset) = args.offset {
+        let config = if args.then { "then" } else { "now" };
+        let question = json!({ "offset": offset.to_string(), "config": config });
+        let answer = Client::new(&args.admin)?.post("explain", &question).await?;
+        return show(&answer.document()?, form);
+    }
+    let mut answers = Answers::of(&args)?;
+    let Some(file) = &args.file else { return Ok(()) };
+    let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
+    let input: Box<dyn Read> = if file.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        let opened = File::open(file);
+        Box::new(opened.map_err(|error| Error::failed_because(format!("cannot read {name}"), error))?)
+    };
+    let documents = serde_json::Deserializer::from_reader(BufReader::new(input)).into_iter::<Box<RawValue>>();
+    let mut count = 0;
+    for document in documents {
+        let wrong =
+            |error| Error::failed_because(format!("{name} is no JSON from event {}", count + 1), error);
+        let document = document.map_err(wrong)?;
+        let events: Vec<Box<RawValue>> = if document.get().starts_with('[') {
+            serde_json::from_str(document.get()).map_err(wrong)?
+        } else {
+            vec![document]
+        };
+        for event in events {
+            count += 1;
+            let answer = answers.ask(&event, &args.via).await;
+            show(&answer.map_err(|error| in_event(&name, count, error))?, form)?;
+        }
+    }
+    if count == 0 {
+        return Err(Error::failed(format!("{name} holds no event")));
+    }
+    Ok(())
+}
+
+fn in_event(name: &str, count: usize, error: Error) -> Error {
+    match error {
+        Error::Failed { what, source } => {
+            Error::Failed { what: format!("{name}, event {count}: {what}"), source }
+        }
+        other => other,
+    }
+}
+
+/// Who knows the triggers.
+enum Answers {
+    File(Vec<Candidate>, Box<Pool>),
+    Broker(Client),
+}
+
+impl Answers {
+    fn of(args: &Args) -> Result<Self, Error> {
+        if args.config.is_empty() {
+            return Ok(Self::Broker(Client::new(&args.admin)?));
+        }
+        let loaded = crate::run::load(&args.config)?;
+        let triggers = loaded.config.triggers.iter();
+        let candidates = triggers.map(|(name, trigger)| Candidate::of_config(name, trigger));
+        Ok(Self::File(candidates.collect(), Box::default()))
+    }
+
+    async fn ask(&mut self, event: &RawValue, via: &str) -> Result<Value, Error> {
+        match self {
+            Self::Broker(client) => {
+                let question = json!({ "event": event, "via": via });
+                client.post("explain", &question).await?.document()
+            }
+            Self::File(candidates, pool) => {
+                let event = decode(event)?;
+                let asked = Asked { event: &event, via, offset: None };
+                let triggers = verdicts(pool, &asked, candidates).await;
+                let about = json!({ "source": event.source(), "id": event.id(), "type": event.ty() });
+                Ok(json!({ "event": about, "triggers": triggers }))
+            }
+        }
+    }
+}
+
+fn decode(event: &RawValue) -> Result<Event, Error> {
+    let bytes = Bytes::copy_from_slice(event.get().as_bytes());
+    sluice_schemas::json::decode(&bytes).map_err(|error| Error::failed(error.to_string()))
+}
+
+fn show(answer: &Value, form: Form) -> Result<(), Error> {
+    match form {
+        Form::Json => {
+            let line = json!({
+                "event": { "source": answer["event"]["source"], "id": answer["event"]["id"] },
+                "triggers": answer["triggers"],
+            });
+            print_json(&line.to_string())
+        }
+        Form::Text => print(&described(answer)),
+    }
+}
+
+/// The verdicts under one another, what failed below each.
+fn described(answer: &Value) -> String {
+    let text = |value: &Value| escaped(value.as_str().unwrap_or_default());
+    let event = &answer["event"];
+    let mut lines = format!(
+        "event {} from {}, type {}\n",
+        text(&event["id"]),
+        text(&event["source"]),
+        text(&event["type"])
+    );
+    let triggers = answer["triggers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let width = triggers.iter().map(|verdict| text(&verdict["trigger"]).len()).max().unwrap_or(0);
+    for verdict in triggers {
+        let name = text(&verdict["trigger"]);
+        if verdict["matched"] == true {
+            let paused = &verdict["paused"];
+            let but =
+                if paused.is_null() { String::new() } else { format!(", but is paused: {}", text(paused)) };
+            lines.push_str(&format!("  {name:width$}  matches{but}\n"));
+            if let Some(why) = verdict["untransformed"].as_str() {
+                lines.push_str(&format!("  {:width$}  cannot be transformed: {}\n", "", escaped(why)));
+            }
+            if !verdict["transformed"].is_null() {
+                let event = verdict["transformed"].to_string();
+                lines.push_str(&format!("  {:width$}  its sink gets {}\n", "", escaped(&event)));
+            }
+            continue;
+        }
+        let failed = &verdict["failed"];
+        lines.push_str(&format!("  {name:width$}  does not match: {}\n", text(&failed["message"])));
+        let place = failed["at"].as_str().map(|at| format!(" at {}", escaped(at))).unwrap_or_default();
+        lines.push_str(&format!("  {:width$}  {}{place}\n", "", text(&failed["filter"])));
+    }
+    if triggers.is_empty() {
+        lines.push_str("  there are no triggers\n");
+    }
+    lines
+}
