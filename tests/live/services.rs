@@ -42,6 +42,7 @@ fn start() -> Option<Services> {
     let mut said = String::new();
     let read = BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut said);
     if read.is_err() || said.trim() != "ready" {
+        drop(child.wait());
         assert!(std::env::var_os("CI").is_none(), "the servers must run in CI: see tests/services");
         println!("SKIPPED live: the servers do not start here; run `tests/services install`");
         return None;
