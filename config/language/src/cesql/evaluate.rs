@@ -106,7 +106,7 @@ impl<'a> Evaluator<'a> {
             Form::Not(operand) => Ok(Value::Boolean(!self.boolean(operand)?)),
             Form::Negate(operand) => {
                 let number = self.integer(operand, Type::Integer)?;
-                let overflow = || overflow(node, format!("-({number})"));
+                let overflow = || overflow(node, &format!("-({number})"));
                 number.checked_neg().map(Value::Integer).ok_or_else(overflow)
             }
             Form::Like { operand, pattern, is_negated } => {
@@ -264,11 +264,11 @@ fn numeric<'a>(operator: Operator, left: i32, right: i32, right_node: &Node) -> 
         Operator::Subtract => left.checked_sub(right),
         _ => left.checked_add(right),
     };
-    let overflow = || overflow(right_node, format!("{left} {} {right}", operator.name()));
+    let overflow = || overflow(right_node, &format!("{left} {} {right}", operator.name()));
     checked.map(Value::Integer).ok_or_else(overflow)
 }
 
-fn overflow<'a>(node: &Node, operation: String) -> Failed<'a> {
+fn overflow<'a>(node: &Node, operation: &str) -> Failed<'a> {
     let message = format!("{operation} is no 32-bit integer");
     failed(Value::Integer(0), ErrorKind::Math, node.start, message)
 }
