@@ -7,6 +7,7 @@
 
 mod admin;
 mod bench;
+mod cesql;
 mod connection;
 mod cron;
 mod dlq;
@@ -135,6 +136,8 @@ Prints what changed. A wrong configuration changes nothing: its errors, and exit
     Events(events::Args),
     /// Say why an event goes to a trigger or does not
     Explain(explain::Args),
+    /// Evaluate a CESQL expression for an event
+    Cesql(cesql::Args),
     /// List, show, redrive, purge: the dead letters
     Dlq(dlq::Args),
     /// Verify or repair a store that is not in use
@@ -218,6 +221,7 @@ impl Command {
             Self::Sources(args) => block_on(sources::sources(args)),
             Self::Cron { command } => cron::cron(command),
             Self::Events(args) => block_on(events::events(args)),
+            Self::Cesql(args) => cesql::cesql(&args),
             Self::Explain(args) => block_on(explain::explain(args)),
             Self::Dlq(args) => block_on(dlq::dlq(args)),
             Self::Store { command: StoreCommand::Verify { dir, json } } => store_verify(&dir, json),
