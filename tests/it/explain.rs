@@ -111,7 +111,7 @@ fn data_and_expressions_say_what_they_found() {
     check(
         "sql: \"type LIKE 'com.%' AND source = '/other'\"",
         &json!({}),
-        "filters[0].cesql: ",
+        "filters[0].cesql: `source = '/other'` is false: `source` is `/shop`",
     );
     check("sql: \"type LIKE 'com.%' AND NOT EXISTS subject\"", &json!({}), "matches");
 }
@@ -127,7 +127,7 @@ fn an_error_fails_the_trigger_and_is_told() {
     check(
         "not: { cesql: \"missing = 'x'\" }",
         &json!({}),
-        "filters[0].not.cesql: ",
+        "filters[0].not.cesql: `missing = 'x'`: attribute `missing` is absent; guard it with `EXISTS missing AND`: an error, so the trigger does not match",
     );
     check(
         "any: [ cel: 'event.subject == \"x\"', exact: { source: /shop } ]",
