@@ -23,7 +23,15 @@ fn binary_without_syncs() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let target = manifest.ancestors().nth(2).unwrap().join("target/unsafe-no-sync");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--bin", "sluice", "--features", "unsafe-no-sync"])
+        .args([
+            "build",
+            "--locked",
+            "--bin",
+            "sluice",
+            "--no-default-features",
+            "--features",
+            "unsafe-no-sync",
+        ])
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
