@@ -19,6 +19,12 @@ pub struct Opened {
 enum Kind {
     Cron(Arc<CronSource>),
     Hook(Arc<Hook>),
+    #[cfg(feature = "kafka")]
+    Kafka(Arc<crate::kafka::KafkaSource>),
+    #[cfg(feature = "amqp")]
+    Amqp(Arc<crate::amqp::AmqpSource>),
+    #[cfg(feature = "nats")]
+    Nats(Arc<crate::nats::NatsSource>),
 }
 
 /// Why a source cannot be used as configured.
@@ -33,6 +39,7 @@ pub enum WrongSource {
 /// Compiles a source of a configuration.
 pub fn open(name: &str, source: &config::Source) -> Result<Opened, WrongSource> {
     let wrong = |reason: String| WrongSource::Wrong { name: name.to_owned(), reason };
+    #[cfg(not(all(feature = "amqp", feature = "kafka", feature = "nats")))]
     let without = |feature| Err(WrongSource::BuiltWithout { name: name.to_owned(), feature });
     let kind = match &source.kind {
         SourceKind::Cron(cron) => Kind::Cron(Arc::new(
@@ -43,8 +50,26 @@ pub fn open(name: &str, source: &config::Source) -> Result<Opened, WrongSource> 
             Ok(None) => return Err(wrong("not a hook".into())),
             Err(error) => return Err(wrong(error.reason)),
         },
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka(kafka) => {
+            let mapping = crate::Mapping::compile(name, source).map_err(|error| wrong(error.to_string()))?;
+            Kind::Kafka(Arc::new(crate::kafka::KafkaSource::new(kafka.clone(), mapping)))
+        }
+        #[cfg(not(feature = "kafka"))]
         SourceKind::Kafka(_) => return without("kafka"),
+        #[cfg(feature = "amqp")]
+        SourceKind::Amqp(amqp) => {
+            let mapping = crate::Mapping::compile(name, source).map_err(|error| wrong(error.to_string()))?;
+            Kind::Amqp(Arc::new(crate::amqp::AmqpSource::new(amqp.clone(), mapping)))
+        }
+        #[cfg(not(feature = "amqp"))]
         SourceKind::Amqp(_) => return without("amqp"),
+        #[cfg(feature = "nats")]
+        SourceKind::Nats(nats) => {
+            let mapping = crate::Mapping::compile(name, source).map_err(|error| wrong(error.to_string()))?;
+            Kind::Nats(Arc::new(crate::nats::NatsSource::new(nats.clone(), mapping)))
+        }
+        #[cfg(not(feature = "nats"))]
         SourceKind::Nats(_) => return without("nats"),
     };
     Ok(Opened { kind })
@@ -56,6 +81,12 @@ impl Opened {
         match &self.kind {
             Kind::Cron(cron) => Arc::<CronSource>::clone(cron),
             Kind::Hook(hook) => Arc::new(HookSource::new(Arc::clone(hook), hooks)),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(kafka) => Arc::<crate::kafka::KafkaSource>::clone(kafka),
+            #[cfg(feature = "amqp")]
+            Kind::Amqp(amqp) => Arc::<crate::amqp::AmqpSource>::clone(amqp),
+            #[cfg(feature = "nats")]
+            Kind::Nats(nats) => Arc::<crate::nats::NatsSource>::clone(nats),
         }
     }
 
@@ -64,6 +95,12 @@ impl Opened {
         match &self.kind {
             Kind::Cron(cron) => cron.to_event(record),
             Kind::Hook(hook) => hook.to_event(record),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(kafka) => kafka.to_event(record),
+            #[cfg(feature = "amqp")]
+            Kind::Amqp(amqp) => amqp.to_event(record),
+            #[cfg(feature = "nats")]
+            Kind::Nats(nats) => nats.to_event(record),
         }
     }
 

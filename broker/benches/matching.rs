@@ -38,6 +38,7 @@ fn other(n: usize) -> Value {
         4 => {
             json!({ "all": [{ "prefix": { "type": ty } }, { "data": { "amount": [{ "numeric": [">", 100] }] } }] })
         }
+        5 if n % 16 < 8 => json!({ "sql": format!("type = '{ty}' AND EXISTS subject") }),
         5 => json!({ "cel": format!("event.type == '{ty}' && event.data.amount > 100") }),
         6 => json!({ "cel": format!("event.type.startsWith('{ty}.') || event.source == '/{n}'") }),
         _ => json!({ "all": [{ "exact": { "type": ty } }, { "not": { "suffix": { "subject": "x" } } }] }),
@@ -96,6 +97,8 @@ fn main() {
         json!({ "any": [{ "exact": { "type": "a" } }, { "suffix": { "type": ".created" } }] }),
         json!({ "data": { "amount": [{ "numeric": [">", 100] }] } }),
         json!({ "data": { "items": { "sku": ["sku-0007"], "quantity": [{ "numeric": ["<", 10] }] } } }),
+        json!({ "sql": "type = 'com.example.order.created' AND source <> '/x'" }),
+        json!({ "sql": "type LIKE 'com.%.created'" }),
         json!({ "cel": "event.type == 'com.example.order.created'" }),
         json!({ "cel": "event.data.amount > 100" }),
         json!({ "cel": "event.data.items.exists(i, i.quantity > 7)" }),

@@ -60,7 +60,6 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))

@@ -398,7 +398,9 @@ async fn other_methods_and_paths_are_refused() {
     ] {
         broker.check(request("POST", path), "404").await;
     }
-    for path in ["/metrics", "/readyz", "/hooks/nobody", "/api/v1/triggers"] {
+    broker.check(request("GET", "/hooks/nobody"), "405 POST, OPTIONS").await;
+    broker.check(request("POST", "/hooks/nobody"), "404").await;
+    for path in ["/metrics", "/readyz", "/hooks", "/api/v1/triggers"] {
         broker.check(request("GET", path), "404").await;
     }
     broker.check(request("POST", "http://x/events"), "400").await;

@@ -14,7 +14,16 @@ const ENVELOPE_KEYS: &[&str] = &["detail", "detail-type", "source"];
 pub(crate) fn read_cesql(entry: &Entry, problems: &mut Problems) -> Option<Filter> {
     let scalar = text(entry, "EXISTS subject", problems)?;
     match cesql::Expression::compile(&scalar.text) {
-        Ok(expression) => Some(Filter::Cesql(Arc::new(expression))),
+        Ok(expression) => {
+            for warning in expression.warnings() {
+                // A message could show what came from outside.
+                if scalar.reference.is_none() {
+                    let at = place_inside(entry.value.at, scalar, warning.at, problems);
+                    problems.warning(at, format!("`{}`: {}", entry.key, warning.message));
+                }
+            }
+            Some(Filter::Cesql(Arc::new(expression)))
+        }
         Err(error) => refuse(entry, scalar, &error, problems),
     }
 }

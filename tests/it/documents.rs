@@ -53,9 +53,14 @@ fn the_configurations_of_the_readme_are_right() {
     for yaml in samples {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("sample.yaml"), &yaml).unwrap();
+        // What they name must be there.
+        for name in ["ca.pem", "nats.creds"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
         let mut command = sluice();
         command.args(["check", "sample.yaml"]).current_dir(dir.path()).env("ORDERS_TOKEN", "secret");
         for name in [
+            "AMQP_PASSWORD",
             "STRIPE_SECRET",
             "STRIPE_OLD_SECRET",
             "BILLING_SECRET",

@@ -108,6 +108,12 @@ fn data_and_expressions_say_what_they_found() {
         "filters[0].cel: `size(event.data.items) > 5` is false: `event.data.items` is [1,2]",
     );
     check("cel: event.data.amount < 100", &order, "matches");
+    check(
+        "sql: \"type LIKE 'com.%' AND source = '/other'\"",
+        &json!({}),
+        "filters[0].cesql: `source = '/other'` is false: `source` is `/shop`",
+    );
+    check("sql: \"type LIKE 'com.%' AND NOT EXISTS subject\"", &json!({}), "matches");
 }
 
 #[test]
@@ -117,6 +123,11 @@ fn an_error_fails_the_trigger_and_is_told() {
         "not: { data: { a: [ 1 ] } }",
         &text,
         "filters[0].not.data: the data is not JSON: expected a value at byte 0: an error, so the trigger does not match",
+    );
+    check(
+        "not: { cesql: \"missing = 'x'\" }",
+        &json!({}),
+        "filters[0].not.cesql: `missing = 'x'`: attribute `missing` is absent; guard it with `EXISTS missing AND`: an error, so the trigger does not match",
     );
     check(
         "any: [ cel: 'event.subject == \"x\"', exact: { source: /shop } ]",

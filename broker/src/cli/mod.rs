@@ -150,6 +150,9 @@ Examples:
         command: StoreCommand,
     },
     /// Have plain git repositories tell the broker of pushes
+    #[command(
+        after_help = "Example:\n  sluice git-hook install /srv/git/shop.git --url http://localhost:8080/events"
+    )]
     GitHook {
         #[command(subcommand)]
         command: git_hook::GitHookCommand,

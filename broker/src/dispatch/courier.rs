@@ -56,6 +56,7 @@ struct Lane {
 }
 
 /// How telling ended.
+#[derive(Clone, Copy)]
 enum Told {
     /// Taken, or refused for good.
     Done,

@@ -146,6 +146,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use sluice_language::cel::Program;
+    use sluice_language::cesql::Expression;
     use sluice_language::pattern::Pattern;
     use sluice_schemas::DataForm;
 
@@ -212,14 +213,27 @@ mod tests {
             "has(event.subject) ? event.subject == 'b' : event.source.startsWith('b')",
             "event.data.q == null || event.source == 'a'",
         ];
-        let filter = |text| Filter::Cel(Arc::new(Program::compile(text).expect("CEL")));
-        proptest::sample::select(texts.map(filter).to_vec())
+        let sql = [
+            "type = 'a' OR type = 'ab'",
+            "type LIKE 'a%' AND EXISTS subject",
+            "'a' = type AND subject IN ('a', 'b')",
+            "source LIKE '_b%' OR subject = 'a'",
+            "NOT type = 'a'",
+            "NOT (type = 'a')",
+            "type NOT LIKE 'a%' XOR source = 'b'",
+            "LENGTH(type) = 2 AND source <> 'a'",
+            "subject = 'a' OR type = 'b' AND source = 'b'",
+        ];
+        let cel = |text| Filter::Cel(Arc::new(Program::compile(text).expect("CEL")));
+        let cesql = |text| Filter::Cesql(Arc::new(Expression::compile(text).expect("CESQL")));
+        let all: Vec<_> = texts.into_iter().map(cel).chain(sql.into_iter().map(cesql)).collect();
+        proptest::sample::select(all)
     }
 
     fn filter() -> impl Strategy<Value = Filter> {
         let leaf = prop_oneof![
             2 => pattern(),
-            2 => expression(),
+            3 => expression(),
             1 => pair().prop_map(Filter::Exact),
             1 => pair().prop_map(Filter::Prefix),
             1 => pair().prop_map(Filter::Suffix)

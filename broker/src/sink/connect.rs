@@ -30,6 +30,9 @@ pub enum OpenError {
     Tls(#[from] rustls::Error),
     #[error("`tls.cert` and `tls.key` go together")]
     HalfAnIdentity,
+    #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+    #[error(transparent)]
+    Adapter(#[from] sluice_adapters::Unopened),
     #[error("this program was built without `{0}`")]
     BuiltWithout(&'static str),
 }

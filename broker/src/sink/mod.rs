@@ -4,6 +4,8 @@ mod client;
 mod connect;
 mod http;
 mod stdout;
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+mod systems;
 
 use std::time::Duration;
 
@@ -15,13 +17,22 @@ pub use self::connect::OpenError;
 use crate::delivery::Outcome;
 
 /// An open sink.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each trigger, and nearly all are of the large kind"
-)]
 pub enum Sink {
     Http(http::HttpSink),
     Stdout,
+    #[cfg(feature = "kafka")]
+    Kafka(Named<sluice_adapters::kafka::KafkaSink>),
+    #[cfg(feature = "amqp")]
+    Amqp(Named<sluice_adapters::amqp::AmqpSink>),
+    #[cfg(feature = "nats")]
+    Nats(Named<sluice_adapters::nats::NatsSink>),
+}
+
+/// A sink of an adapter, with what people call it.
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+pub struct Named<S> {
+    sink: S,
+    url: String,
 }
 
 /// One event to be sent once.
@@ -48,8 +59,26 @@ impl Sink {
         match sink {
             config::Sink::Http(http) => http::HttpSink::open(http, concurrency).map(Self::Http),
             config::Sink::Stdout => Ok(Self::Stdout),
+            #[cfg(feature = "kafka")]
+            config::Sink::Kafka(kafka) => {
+                let sink = sluice_adapters::kafka::KafkaSink::open(kafka)?;
+                Ok(Self::Kafka(Named { url: sink.shown(), sink }))
+            }
+            #[cfg(not(feature = "kafka"))]
             config::Sink::Kafka(_) => Err(OpenError::BuiltWithout("kafka")),
+            #[cfg(feature = "amqp")]
+            config::Sink::Amqp(amqp) => {
+                let sink = sluice_adapters::amqp::AmqpSink::open(amqp)?;
+                Ok(Self::Amqp(Named { url: sink.shown(), sink }))
+            }
+            #[cfg(not(feature = "amqp"))]
             config::Sink::Amqp(_) => Err(OpenError::BuiltWithout("amqp")),
+            #[cfg(feature = "nats")]
+            config::Sink::Nats(nats) => {
+                let sink = sluice_adapters::nats::NatsSink::open(nats)?;
+                Ok(Self::Nats(Named { url: sink.shown(), sink }))
+            }
+            #[cfg(not(feature = "nats"))]
             config::Sink::Nats(_) => Err(OpenError::BuiltWithout("nats")),
         }
     }
@@ -59,6 +88,12 @@ impl Sink {
         match self {
             Self::Http(http) => http.url(),
             Self::Stdout => "stdout",
+            #[cfg(feature = "kafka")]
+            Self::Kafka(named) => &named.url,
+            #[cfg(feature = "amqp")]
+            Self::Amqp(named) => &named.url,
+            #[cfg(feature = "nats")]
+            Self::Nats(named) => &named.url,
         }
     }
 
@@ -66,6 +101,12 @@ impl Sink {
         match self {
             Self::Http(http) => http.deliver(attempt).await,
             Self::Stdout => stdout::print(attempt.event).await,
+            #[cfg(feature = "kafka")]
+            Self::Kafka(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            #[cfg(feature = "amqp")]
+            Self::Amqp(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            #[cfg(feature = "nats")]
+            Self::Nats(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
         }
     }
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_adapters::Record;
-use sluice_adapters::hook::Hook;
 use sluice_config::{Config, ExpectedTriggers, Given, GivenRecord, Test, Trigger};
 use sluice_language::Facts;
 use sluice_schemas::Event;
@@ -77,9 +76,8 @@ fn event_of(record: &GivenRecord, via: &str, config: &Config) -> Result<Event, S
         body: record.body.clone().map(Bytes::from),
         ..Record::default()
     };
-    let hook = Hook::compile(via, source).map_err(|error| error.to_string())?;
-    let hook = hook.ok_or_else(|| format!("records of `{}` cannot be tested", source.kind.name()))?;
-    hook.to_event(&record).map_err(|unfit| unfit.detail)
+    let opened = sluice_adapters::open(via, source).map_err(|error| error.to_string())?;
+    opened.to_event(&record).map_err(|unfit| unfit.detail)
 }
 
 fn differences_of_fields(event: &Event, expected: &Map<String, Value>) -> Vec<Difference> {

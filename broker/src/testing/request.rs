@@ -20,7 +20,7 @@ pub fn differences(
     };
     let request = match Sink::open(&trigger.sink, trigger.delivery.concurrency) {
         Ok(Sink::Http(sink)) => sink.request(event, None),
-        Ok(Sink::Stdout) => return none("the sink is not one for HTTP".into()),
+        Ok(_) => return none("the sink is not one for HTTP".into()),
         Err(error) => return none(error.to_string()),
     };
     let (head, body) = match request {

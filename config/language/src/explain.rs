@@ -41,7 +41,7 @@ impl Filter {
             }
             Self::All(filters) | Self::Any(filters) => filters.iter().flat_map(Self::fields).collect(),
             Self::Not(inner) => inner.fields(),
-            Self::Cesql(_) => Vec::new(),
+            Self::Cesql(expression) => expression.attributes().into_iter().map(str::to_owned).collect(),
             Self::Data(pattern) => {
                 pattern.fields().into_iter().map(|field| format!("data.{field}")).collect()
             }

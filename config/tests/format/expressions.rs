@@ -287,3 +287,30 @@ fn a_trigger_that_moves_within_its_file_is_the_same_and_knows_its_place() {
     assert_eq!(place("filters[1].cel").as_deref(), Some("sluice.yaml:5:70"));
     assert_eq!(place("start"), None);
 }
+
+#[test]
+fn mistakes_and_remarks_of_cesql_are_shown_where_they_are() {
+    check_trigger(
+        r#"filters:
+  - sql: type = 'a' AND subject = 'b' OR source = 'c'
+  - cesql: "LENGTH(subject)"
+  - sql: "type = 'a' AND"
+  - cesql: type == 'a'
+  - sql: 2147483648 = sequence
+  - sql: x LIKE 123"#,
+        expect![[r#"
+            sluice.yaml:7:29: `sql`: expected an attribute, a value, a function or `(`, found the end of the expression
+                7 |       - sql: "type = 'a' AND"
+                  |                             ^
+            sluice.yaml:8:22: `cesql`: expected an attribute, a value, a function or `(`, found `=`; `=` alone compares
+                8 |       - cesql: type == 'a'
+                  |                      ^
+            sluice.yaml:9:14: `sql`: expected an integer from -2147483648 to 2147483647, found 2147483648
+                9 |       - sql: 2147483648 = sequence
+                  |              ^
+            sluice.yaml:10:21: `sql`: expected a pattern in quotes: LIKE takes no other expression, found `123`
+               10 |       - sql: x LIKE 123
+                  |                     ^
+        "#]],
+    );
+}

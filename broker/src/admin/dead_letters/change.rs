@@ -51,7 +51,7 @@ pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
         match publish_again(&admin, *number, entry).await? {
             Ok(()) => redriven += 1,
             Err(detail) => {
-                failed.push(json!({ "id": format!("{number}@{}", entry.source), "detail": detail }))
+                failed.push(json!({ "id": format!("{number}@{}", entry.source), "detail": detail }));
             }
         }
     }

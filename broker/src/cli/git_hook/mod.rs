@@ -33,6 +33,9 @@ A `post-receive` hook that is there already is kept as `post-receive.kept` and r
         telling: Telling,
     },
     /// What the installed hook runs: reads `OLD NEW REF` lines from standard input
+    #[command(
+        after_help = "Example, in a repository's hooks/post-receive:\n  exec sluice git-hook post-receive --url http://127.0.0.1:8080/events"
+    )]
     PostReceive {
         #[command(flatten)]
         telling: Telling,

@@ -218,7 +218,7 @@ impl LogRecord {
             }),
             Self::Aside(aside) => format::push_record(frame, RecordType::Aside, |body| aside.put(body)),
             Self::AsidesGone(gone) => {
-                format::push_record(frame, RecordType::AsidesGone, |body| gone.put(body))
+                format::push_record(frame, RecordType::AsidesGone, |body| gone.put(body));
             }
             Self::Mark(mark) => format::push_record(frame, RecordType::Mark, |body| mark.put(body)),
             Self::SourcePause(pause) => {

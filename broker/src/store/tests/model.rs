@@ -339,7 +339,7 @@ fn aside(number: u64, source: std::sync::Arc<str>, near: Offset) -> Aside {
         body: Some(body),
         ..sluice_adapters::Record::default()
     };
-    let unfit = sluice_adapters::Unfit { is_conflict: number % 3 == 0, detail: "no `type`".into() };
+    let unfit = sluice_adapters::Unfit { is_conflict: number.is_multiple_of(3), detail: "no `type`".into() };
     Aside { number, at_ms: 60, source, near, aside: sluice_adapters::Aside { record, unfit } }
 }
 

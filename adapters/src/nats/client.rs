@@ -1,0 +1,101 @@
+//! How a client reaches its servers.
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use sluice_config as config;
+use sluice_schemas::http as binding;
+use tokio::sync::watch;
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+const PING: Duration = Duration::from_secs(5);
+
+/// A connection that is not made again: the text becomes some when it is lost, and says why.
+pub struct Connection {
+    pub client: Client,
+    pub lost: watch::Receiver<Option<String>>,
+}
+
+impl Connection {
+    /// Returns when the connection is lost, with the reason.
+    pub async fn is_lost(&mut self) -> String {
+        let lost = self.lost.wait_for(Option::is_some).await;
+        lost.ok().and_then(|why| why.clone()).unwrap_or_else(|| "the connection is lost".into())
+    }
+}
+
+pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> {
+    let servers = servers(client)?;
+    let (tell, lost) = watch::channel(None);
+    let mut options = ConnectOptions::new()
+        .name("sluice")
+        .connection_timeout(CONNECT_MAX)
+        .request_timeout(Some(REQUEST_MAX))
+        .ping_interval(PING)
+        .max_reconnects(1)
+        .event_callback(move |event| {
+            let tell = tell.clone();
+            async move {
+                match event {
+                    Event::Disconnected | Event::Closed => lose(&tell, "the connection is lost".into()),
+                    Event::ServerError(error) => lose(&tell, error.to_string()),
+                    Event::ClientError(error) => lose(&tell, error.to_string()),
+                    Event::SlowConsumer(_) | Event::Connected | Event::LameDuckMode | Event::Draining => {}
+                }
+            }
+        });
+    options = with_credentials(options, &servers);
+    if let Some(tls) = &client.tls {
+        options = options.require_tls(true);
+        if let Some(ca) = &tls.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+    }
+    if let Some(path) = &client.credentials {
+        let read = options.credentials_file(path).await;
+        options = read.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let client = options.connect(servers).await.map_err(|error| error.to_string())?;
+    Ok(Connection { client, lost })
+}
+
+/// The client takes no credentials from URLs: those of the first that has some go to every server. A name alone is a token.
+fn with_credentials(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let decode =
+        |text: &str| binding::decode_value(text.as_bytes()).unwrap_or_else(|_| text.into()).into_string();
+    let found =
+        servers.iter().find_map(|server| Some((decode(server.username()?), server.password().map(decode))));
+    match found {
+        Some((name, Some(password))) => options.user_and_password(name, password),
+        Some((token, None)) => options.token(token),
+        None => options,
+    }
+}
+
+/// The first reason stays: what follows it is its consequence.
+fn lose(tell: &watch::Sender<Option<String>>, why: String) {
+    tell.send_if_modified(|known| {
+        let is_first = known.is_none();
+        if is_first {
+            *known = Some(why);
+        }
+        is_first
+    });
+}
+
+fn servers(client: &config::NatsClient) -> Result<Vec<ServerAddr>, String> {
+    let parse =
+        |server: &config::Secret| server.expose().parse().map_err(|_| "a server's URL is not one".to_owned());
+    client.servers.iter().map(parse).collect()
+}
+
+/// The servers for people: without what may be secret.
+pub fn shown(client: &config::NatsClient) -> String {
+    let shown = servers(client).unwrap_or_default();
+    let shown: Vec<_> = shown.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
+    shown.join(",")
+}

@@ -1,0 +1,10 @@
+//! NATS: a JetStream consumer or plain subjects into the log, and events into subjects.
+
+mod client;
+mod sink;
+mod source;
+mod to_event;
+
+pub use sink::NatsSink;
+pub use source::NatsSource;
+pub use to_event::to_event;

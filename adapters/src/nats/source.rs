@@ -1,0 +1,294 @@
+//! A durable pull consumer of JetStream, or subjects of core NATS.
+//!
+//! A message is acknowledged with an answer from the server (double ack) once it is on disk. While the store has no room the
+//! server is told that work goes on, so that nothing is delivered again. A watchdog ends the session when the server's
+//! heartbeats stay away; the supervisor makes a new one.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::message::Acker;
+use async_nats::jetstream::{self, AckKind};
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use sluice_config::{self as config, NatsFrom};
+use sluice_schemas::Event;
+use tokio::time::interval;
+
+use super::client::{self, Connection};
+use crate::feed::Feed;
+use crate::{Context, Down, Mapping, Record, Report, Source, Unfit};
+
+/// Of a consumer that is created: unacknowledged messages at most, and for how long.
+const ACK_PENDING_MAX: i64 = 2048;
+const ACK_WAIT: Duration = Duration::from_secs(30);
+const PULL_MESSAGES: usize = 512;
+
+pub struct NatsSource {
+    config: config::NatsSource,
+    mapping: Mapping,
+}
+
+impl NatsSource {
+    pub fn new(config: config::NatsSource, mapping: Mapping) -> Self {
+        Self { config, mapping }
+    }
+
+    /// What a record becomes under the present configuration.
+    pub fn to_event(&self, record: &Record) -> Result<Event, Unfit> {
+        super::to_event(record, &self.mapping)
+    }
+
+    fn down(&self, what: &str) -> Down {
+        Down::because(format!("nats {}: {what}", client::shown(&self.config.client)))
+    }
+}
+
+impl Source for NatsSource {
+    fn run(&self, context: Context) -> Pin<Box<dyn Future<Output = Result<(), Down>> + Send + '_>> {
+        Box::pin(async move {
+            let connection = client::connect(&self.config.client).await.map_err(|error| self.down(&error))?;
+            let (messages, ack_wait) =
+                self.subscribe(&connection).await.map_err(|error| self.down(&error))?;
+            context.health.tell(Report::Up);
+            let session =
+                Session { source: self, feed: Feed::new(&context), context, unsettled: VecDeque::new() };
+            session.run(connection, messages, ack_wait).await
+        })
+    }
+}
+
+/// A message, and how to acknowledge it where that can be done.
+struct Received {
+    message: Message,
+    /// Its place in the stream, and the acknowledgement; core NATS has none.
+    ack: Option<(u64, Acker)>,
+}
+
+type Messages = BoxStream<'static, Result<Received, String>>;
+
+impl NatsSource {
+    /// The messages, and how long one may be unacknowledged.
+    async fn subscribe(&self, connection: &Connection) -> Result<(Messages, Option<Duration>), String> {
+        match &self.config.from {
+            NatsFrom::JetStream { stream, consumer, filter_subjects, idle_heartbeat } => {
+                let found = durable(connection, stream, consumer, filter_subjects).await?;
+                let ack_wait = found.cached_info().config.ack_wait;
+                let pull = found
+                    .stream()
+                    .max_messages_per_batch(PULL_MESSAGES)
+                    .heartbeat(*idle_heartbeat)
+                    // The server refuses heartbeats that do not fit twice into a pull.
+                    .expires((*idle_heartbeat * 3).max(Duration::from_secs(10)));
+                let messages =
+                    pull.messages().await.map_err(|error| of_consumer(stream, consumer, &error))?;
+                let (stream, consumer) = (stream.clone(), consumer.clone());
+                let received = messages.map(move |message| {
+                    let message = message.map_err(|error| of_consumer(&stream, &consumer, &error))?;
+                    let sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
+                    let (message, acker) = message.split();
+                    Ok(Received { message, ack: Some((sequence, acker)) })
+                });
+                Ok((received.boxed(), Some(ack_wait)))
+            }
+            NatsFrom::Core { subjects, queue_group } => {
+                let mut all = Vec::with_capacity(subjects.len());
+                for subject in subjects {
+                    let subscribed = match queue_group {
+                        Some(group) => {
+                            connection.client.queue_subscribe(subject.clone(), group.clone()).await
+                        }
+                        None => connection.client.subscribe(subject.clone()).await,
+                    };
+                    all.push(subscribed.map_err(|error| format!("subject `{subject}`: {error}"))?);
+                }
+                let received = stream::select_all(all).map(|message| Ok(Received { message, ack: None }));
+                Ok((received.boxed(), None))
+            }
+        }
+    }
+}
+
+fn of_consumer(stream: &str, consumer: &str, error: &dyn std::error::Error) -> String {
+    format!("consumer `{consumer}` of stream `{stream}`: {error}")
+}
+
+/// The consumer of this name: as it is if it can be used, else created.
+async fn durable(
+    connection: &Connection,
+    stream: &str,
+    consumer: &str,
+    filter_subjects: &[String],
+) -> Result<consumer::Consumer<pull::Config>, String> {
+    let context = jetstream::new(connection.client.clone());
+    let found = context.get_stream(stream).await.map_err(|error| format!("stream `{stream}`: {error}"))?;
+    match found.consumer_info(consumer).await {
+        Ok(info) => {
+            let wrong = match &info.config {
+                config if config.deliver_subject.is_some() => {
+                    Some("is a push consumer, and a pull consumer is needed")
+                }
+                config if config.durable_name.is_none() => Some("is not durable"),
+                config if config.ack_policy != AckPolicy::Explicit => {
+                    Some("has no explicit acknowledgements")
+                }
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(format!("consumer `{consumer}` of stream `{stream}` {wrong}"));
+            }
+            found
+                .get_consumer(consumer)
+                .await
+                .map_err(|error| format!("consumer `{consumer}` of stream `{stream}`: {error}"))
+        }
+        Err(error) if error.kind() == jetstream::context::ConsumerInfoErrorKind::NotFound => {
+            let config = pull::Config {
+                durable_name: Some(consumer.to_owned()),
+                deliver_policy: DeliverPolicy::All,
+                ack_policy: AckPolicy::Explicit,
+                ack_wait: ACK_WAIT,
+                max_deliver: -1,
+                max_ack_pending: ACK_PENDING_MAX,
+                filter_subjects: filter_subjects.to_vec(),
+                ..pull::Config::default()
+            };
+            found.create_consumer(config).await.map_err(|error| of_consumer(stream, consumer, &error))
+        }
+        Err(error) => Err(of_consumer(stream, consumer, &error)),
+    }
+}
+
+/// One connection, from its first message to its end.
+struct Session<'a> {
+    source: &'a NatsSource,
+    context: Context,
+    feed: Feed<Option<Arc<Place>>>,
+    /// What is not acknowledged yet, in received order.
+    unsettled: VecDeque<Arc<Place>>,
+}
+
+struct Place {
+    position: String,
+    acker: Acker,
+}
+
+impl Session<'_> {
+    async fn run(
+        mut self,
+        mut connection: Connection,
+        messages: Messages,
+        ack_wait: Option<Duration>,
+    ) -> Result<(), Down> {
+        let ended = self.receive(&mut connection, messages, ack_wait).await;
+        if let Some(places) = self.feed.finish().await? {
+            self.settle(places).await?;
+        }
+        ended
+    }
+
+    async fn receive(
+        &mut self,
+        connection: &mut Connection,
+        mut messages: Messages,
+        ack_wait: Option<Duration>,
+    ) -> Result<(), Down> {
+        let mut stop = self.context.stop.clone();
+        let mut alive = ack_wait.map(|wait| interval((wait / 3).max(Duration::from_millis(100))));
+        let mut made_up = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(()),
+                why = connection.is_lost() => return Err(self.source.down(&why)),
+                () = tick(&mut alive) => self.keep_alive().await,
+                stored = self.feed.stored() => {
+                    let Some(places) = stored? else { return Ok(()) };
+                    self.settle(places).await?;
+                }
+                received = messages.next(), if !self.feed.is_full() => {
+                    let Some(received) = received else {
+                        return Err(self.source.down("the server ended the subscription"));
+                    };
+                    made_up += 1;
+                    self.take(received.map_err(|error| self.source.down(&error))?, made_up);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, received: Received, number: u64) {
+        let Received { message, ack } = received;
+        let position = match (&self.source.config.from, &ack) {
+            (NatsFrom::JetStream { stream, .. }, Some((sequence, _))) => format!("{stream}/{sequence}"),
+            // Core NATS counts nothing: what distinguishes a message is when it came.
+            _ => format!("{}/{}", uuid::Uuid::now_v7(), number),
+        };
+        let record = record_of(message, position.clone());
+        let made = self.source.to_event(&record);
+        let place = ack.map(|(_, acker)| Arc::new(Place { position, acker }));
+        self.unsettled.extend(place.clone());
+        self.feed.push(record, made, place);
+    }
+
+    /// What is stored is acknowledged, and the server has said that it knows.
+    async fn settle(&mut self, places: Vec<Option<Arc<Place>>>) -> Result<(), Down> {
+        let places: Vec<_> = places.into_iter().flatten().collect();
+        let answers = join_all(places.iter().map(|place| place.acker.double_ack())).await;
+        for (place, answer) in places.iter().zip(answers) {
+            self.unsettled.pop_front();
+            answer.map_err(|error| {
+                self.source.down(&format!("the acknowledgement of {} had no answer: {error}", place.position))
+            })?;
+        }
+        if let Some(last) = places.last() {
+            self.context.health.tell(Report::Position(last.position.clone()));
+        }
+        Ok(())
+    }
+
+    async fn keep_alive(&mut self) {
+        for place in &self.unsettled {
+            // One that is not heard is delivered again, which is a duplicate.
+            drop(place.acker.ack_with(AckKind::Progress).await);
+        }
+    }
+}
+
+async fn tick(alive: &mut Option<tokio::time::Interval>) {
+    match alive {
+        Some(alive) => drop(alive.tick().await),
+        None => pending().await,
+    }
+}
+
+fn record_of(message: Message, position: String) -> Record {
+    Record {
+        position,
+        topic: None,
+        subject: Some(message.subject.to_string()),
+        key: None,
+        time_ms: None,
+        headers: message.headers.as_ref().map(headers_of).unwrap_or_default(),
+        body: Some(message.payload),
+    }
+}
+
+/// The client keeps no order of names; sorted, a record is the same each time.
+fn headers_of(headers: &HeaderMap) -> Vec<(String, Bytes)> {
+    let mut found: Vec<_> = headers
+        .iter()
+        .flat_map(|(name, values)| {
+            let bytes = |value: &async_nats::HeaderValue| Bytes::copy_from_slice(value.as_str().as_bytes());
+            values.iter().map(move |value| (name.to_string(), bytes(value)))
+        })
+        .collect();
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}

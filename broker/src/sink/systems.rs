@@ -1,0 +1,27 @@
+//! Deliveries into message systems: how sending ended becomes an outcome, so that retries and dead letters are those of HTTP.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use sluice_adapters::Unsent;
+
+use super::{Answer, Attempt};
+use crate::delivery::{Failure, Outcome, Reason};
+
+/// Sends once, within the time an attempt has.
+pub async fn deliver(attempt: Attempt<'_>, sending: impl Future<Output = Result<(), Unsent>>) -> Answer {
+    let sent = match tokio::time::timeout(attempt.timeout, sending).await {
+        Ok(sent) => sent,
+        Err(_) => Err(Unsent::Retriable(format!("timed out after {:?}", attempt.timeout))),
+    };
+    Answer { status: None, outcome: outcome(sent) }
+}
+
+fn outcome(sent: Result<(), Unsent>) -> Outcome {
+    let cause = |error: String| Failure { status: None, error, body: Bytes::new() };
+    match sent {
+        Ok(()) => Outcome::Accepted { reply: Vec::new() },
+        Err(Unsent::Retriable(error)) => Outcome::Retriable { cause: cause(error), retry_after: None },
+        Err(Unsent::Rejected(error)) => Outcome::Rejected { cause: cause(error), reason: Reason::Rejected },
+    }
+}
