@@ -1,5 +1,9 @@
 //! CESQL beside tables of its specification.
 
+mod compare;
+mod differences;
+mod generate;
+mod oracle;
 mod tck;
 
 use std::path::Path;

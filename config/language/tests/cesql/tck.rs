@@ -34,6 +34,7 @@ struct Case {
 pub struct Outcome {
     pub value: Json,
     pub error: Option<&'static str>,
+    pub message: String,
 }
 
 /// Cases of the public suite that the specification contradicts: file, name, the rule, and what follows from it.
@@ -96,7 +97,10 @@ fn failure(file: &str, case: &Case) -> Option<String> {
 pub fn evaluate(expression: &str, event: &Event) -> Outcome {
     let expression = match Expression::compile(expression) {
         Ok(expression) => expression,
-        Err(_) => return Outcome { value: json!(false), error: Some(ErrorKind::Parse.name()) },
+        Err(error) => {
+            let (value, error, message) = (json!(false), Some(ErrorKind::Parse.name()), error.message);
+            return Outcome { value, error, message };
+        }
     };
     let facts = Facts::of(event);
     let evaluation = expression.evaluate(&facts);
@@ -105,7 +109,8 @@ pub fn evaluate(expression: &str, event: &Event) -> Outcome {
         Value::Integer(number) => json!(number),
         Value::String(text) => json!(text),
     };
-    Outcome { value, error: evaluation.error.map(|error| error.kind.name()) }
+    let message = evaluation.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+    Outcome { value, error: evaluation.error.map(|error| error.kind.name()), message }
 }
 
 fn event(case: &Case) -> Event {
