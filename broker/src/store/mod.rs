@@ -55,6 +55,7 @@ mod keeper;
 mod letters;
 mod metrics;
 mod open;
+mod queue;
 mod reader;
 mod record;
 mod recovery;
@@ -78,6 +79,7 @@ pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
+pub use queue::{Append, NewEvent};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Aside, AsidesGone, Attempted, DeliveryId, Digest, Gap, LogRecord, Mark, Next, Pause, Purge, Record,
@@ -87,7 +89,6 @@ pub use scan::Damage;
 pub use state::{AsideEntry, Books, DeadLetter, Paused, Slot, State, TriggerState};
 pub use verify::{RepairError, VerifyError, VerifyReport, repair, verify};
 pub use window::WindowSize;
-pub use writer::{Append, NewEvent};
 
 /// Where an event is in the log. To users an opaque decimal.
 #[derive(
@@ -119,7 +120,7 @@ pub struct TriggerId(pub u32);
 /// A handle on the open log. Dropping the last one does not stop the writer: [`Log::stop`] does.
 #[derive(Clone)]
 pub struct Log {
-    queue: Arc<writer::Queue>,
+    queue: Arc<queue::Queue>,
     reader: Arc<Reader>,
     measures: Arc<Measures>,
     keeper: Arc<keeper::Shared>,

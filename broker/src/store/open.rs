@@ -12,6 +12,7 @@ use super::format::{self, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::keeper::{self, Keeper};
 use super::letters::Letters;
 use super::metrics::Measures;
+use super::queue::Queue;
 use super::reader::Reader;
 use super::record::Record;
 use super::recovery::recover;
@@ -19,7 +20,7 @@ use super::scan::{self, Damage, FileWindow};
 use super::segment::{Layout, Segment, Spares, number_of};
 use super::snapshot::Folded;
 use super::window::WindowSize;
-use super::writer::{Queue, Writer};
+use super::writer::Writer;
 use super::{Log, State, clock};
 
 #[derive(Clone, Debug)]
@@ -195,6 +196,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         queue: Arc::clone(&queue),
         reader: Arc::clone(&reader),
         spares: Arc::clone(&spares),
+        segment_bytes: recovered.active.file.len().map_err(io)?,
         segment: recovered.active,
         store: identity.id()?,
         next_frame: recovered.next_frame,
@@ -204,6 +206,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         committed,
         measures: Arc::clone(&measures),
         buffer: Vec::new(),
+        waited: None,
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());

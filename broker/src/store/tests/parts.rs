@@ -279,8 +279,8 @@ fn an_append_larger_than_a_segment_is_refused_and_many_small_ones_are_not() {
 #[test]
 fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
     let second = std::time::Duration::from_secs(1);
-    let queue = super::super::writer::Queue::new();
-    let urgent = |queue: &super::super::writer::Queue| {
+    let queue = super::super::queue::Queue::new();
+    let urgent = |queue: &super::super::queue::Queue| {
         let (answer, _) = tokio::sync::oneshot::channel();
         queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
     };
