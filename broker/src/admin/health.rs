@@ -50,6 +50,7 @@ fn holder(admin: &Admin) -> Option<String> {
 
 pub async fn status(State(admin): State<Admin>) -> Answer {
     let report = admin.dispatch.log().report();
+    let index = admin.dispatch.log().index();
     let core = admin.dispatch.core();
     let mut triggers: Vec<_> = core
         .state
@@ -74,6 +75,7 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
             "next_offset": core.state.next_offset.to_string(),
             "full": admin.dispatch.log().full(),
         },
+        "index": { "lag": index.lag(), "state": index.state().as_str() },
         "sources": admin.sources.list(),
         "triggers": triggers,
         "dead_letters": core.state.dead.len(),

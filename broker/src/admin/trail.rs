@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use crate::edge::Problem;
-use crate::store::{Attempted, Log, LogRecord, Offset, ReadError, Reader, TriggerId};
+use crate::store::{Attempted, Log, LogRecord, Offset, ReadError, TriggerId};
 
 /// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
 const FIRST: usize = 2;
@@ -53,13 +53,13 @@ pub struct Trail {
 }
 
 /// Collects everything the log says of an event.
-pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
+pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
-    for attempted in reader.kept_attempts(offset)? {
+    for attempted in log.reader().kept_attempts(offset)? {
         trail.matched.push(attempted.id.trigger);
         trail.deliveries.entry((attempted.id.trigger, attempted.id.redrive)).or_default().push(attempted);
     }
-    reader.walk(offset, &mut |record, _| {
+    log.index().outcomes(offset, &mut |record| {
         match record {
             LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
                 trail.routed_epoch = Some(routed.epoch);
@@ -78,7 +78,6 @@ pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
             }
             _ => {}
         }
-        true
     })?;
     trail.matched.sort_unstable();
     trail.matched.dedup();

@@ -25,7 +25,7 @@ enum ConfigCommand {
 }
 
 pub async fn status(args: admin::Access) -> Result<(), Error> {
-    show(&args, "status", &["status", "version", "store", "sources", "triggers", "dead_letters", "name"])
+    show(&args, "status", &["status", "version", "store", "index", "sources", "triggers", "dead_letters", "name"])
         .await
 }
 

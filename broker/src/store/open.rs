@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, Lock};
 use super::format::{self, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::index::{Index, Room};
 use super::keeper::{self, Keeper};
 use super::letters::Letters;
 use super::metrics::Measures;
@@ -130,11 +131,16 @@ pub fn open_accepting(
     let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, accepted)?;
     let shared = Arc::clone(keeper.shared());
     let keeping = spawn(options, "store-keeper", move || keeper.run())?;
+    let index = Arc::clone(opened.log.index());
+    let indexing = spawn(options, "store-index", move || index.run())?;
+    let index = Arc::clone(opened.log.index());
     spawn(options, "store-writer", move || {
         let result = writer.run();
         shared.stop();
+        index.stop();
         // The directory is another process's when nothing here touches it any more.
         let _ = keeping.join();
+        let _ = indexing.join();
         drop(lock);
         let _ = tell.send(result);
     })?;
@@ -207,6 +213,8 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
+    let room = Room { disk: Arc::clone(&disk), free_bytes_min: options.free_bytes };
+    let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let keeper = Keeper::new(
         disk,
         layout,
@@ -218,7 +226,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     );
     let (tell, ended) = oneshot::channel();
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    let log = Log { queue, reader, measures, keeper: shared };
+    let log = Log { queue, reader, measures, keeper: shared, index };
     Ok(Prepared { writer, keeper, lock, tell, opened: Opened { log, state, tail, ended, recovery } })
 }
 
