@@ -105,9 +105,8 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
     trail::written(admin.dispatch.log()).await;
     let log = admin.dispatch.log().clone();
     let offset = record.offset;
-    let mut trail = trail::blocking(move || trail::trail(&log, offset))
-        .await?
-        .map_err(|error| trail::problem(&error))?;
+    let mut trail =
+        trail::blocking(move || trail::trail(&log, offset)).await?.map_err(|error| trail::problem(&error))?;
     add_unwritten(admin, offset, &mut trail);
     let core = admin.dispatch.core();
     let mut deliveries = Vec::new();

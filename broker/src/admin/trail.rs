@@ -59,25 +59,23 @@ pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
         trail.matched.push(attempted.id.trigger);
         trail.deliveries.entry((attempted.id.trigger, attempted.id.redrive)).or_default().push(attempted);
     }
-    log.index().outcomes(offset, &mut |record| {
-        match record {
-            LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
-                trail.routed_epoch = Some(routed.epoch);
-                let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
-                trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
-            }
-            LogRecord::Outcomes(attempts) => {
-                for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
-                    let id = attempted.id;
-                    trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
-                }
-            }
-            LogRecord::Purge(purge) => {
-                let ids = purge.ids.into_iter().filter(|id| id.offset == offset);
-                trail.purged.extend(ids.map(|id| (id.trigger, id.redrive)));
-            }
-            _ => {}
+    log.index().outcomes(offset, &mut |record| match record {
+        LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
+            trail.routed_epoch = Some(routed.epoch);
+            let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
+            trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
         }
+        LogRecord::Outcomes(attempts) => {
+            for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
+                let id = attempted.id;
+                trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
+            }
+        }
+        LogRecord::Purge(purge) => {
+            let ids = purge.ids.into_iter().filter(|id| id.offset == offset);
+            trail.purged.extend(ids.map(|id| (id.trigger, id.redrive)));
+        }
+        _ => {}
     })?;
     trail.matched.sort_unstable();
     trail.matched.dedup();

@@ -114,6 +114,8 @@ pub struct Recovery {
 /// Frames that wait to be routed.
 const TAIL_FRAMES: usize = 64;
 const TAIL_BYTES: usize = 12 << 20;
+/// A stop waits so long for the index; a block takes it milliseconds.
+const INDEX_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the store in a directory, making it when there is none.
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
@@ -132,16 +134,23 @@ pub fn open_accepting(
     let shared = Arc::clone(keeper.shared());
     let keeping = spawn(options, "store-keeper", move || keeper.run())?;
     let index = Arc::clone(opened.log.index());
-    let indexing = spawn(options, "store-index", move || index.run())?;
-    let index = Arc::clone(opened.log.index());
+    spawn(options, "store-index", {
+        let index = Arc::clone(&index);
+        move || index.run()
+    })?;
     spawn(options, "store-writer", move || {
         let result = writer.run();
         shared.stop();
         index.stop();
         // The directory is another process's when nothing here touches it any more.
         let _ = keeping.join();
-        let _ = indexing.join();
-        drop(lock);
+        if index.has_ended_within(INDEX_PATIENCE) {
+            drop(lock);
+        } else {
+            // The log is closed, and an index that hangs must not hang the process; the lock goes when that ends.
+            tracing::warn!("the event index does not stop; its directory is given up when the process ends");
+            Box::leak(lock);
+        }
         let _ = tell.send(result);
     })?;
     Ok(opened)
@@ -213,7 +222,9 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
-    let room = Room { disk: Arc::clone(&disk), free_bytes_min: options.free_bytes };
+    // What the keeper wants to see before it takes events, see `Keeper::tell`.
+    let free_bytes_min = options.free_bytes.max(options.segment_bytes);
+    let room = Room { disk: Arc::clone(&disk), free_bytes_min };
     let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let keeper = Keeper::new(
         disk,

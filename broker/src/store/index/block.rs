@@ -33,6 +33,8 @@ pub struct Meta {
     /// The frames it covers; blocks cut from one frame share them.
     pub at: u64,
     pub end: u64,
+    /// The last frame before `at`; 0 when there is none.
+    pub frame: u64,
     /// First and last event; none when `count` is 0.
     pub first: u64,
     pub last: u64,
@@ -54,6 +56,7 @@ impl Meta {
         for number in [
             self.at,
             self.end,
+            self.frame,
             self.first,
             self.last,
             self.count,
@@ -77,6 +80,7 @@ impl Meta {
         Some(Self {
             at: take_number(bytes)?,
             end: take_number(bytes)?,
+            frame: take_number(bytes)?,
             first: take_number(bytes)?,
             last: take_number(bytes)?,
             count: take_number(bytes)?,
@@ -119,6 +123,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Draft {
     at: u64,
+    frame: u64,
     entries: Vec<Entry>,
     references: Vec<Reference>,
 }
@@ -134,8 +139,9 @@ pub struct Block {
 }
 
 impl Draft {
-    pub fn new(at: u64) -> Self {
-        Self { at, entries: Vec::new(), references: Vec::new() }
+    /// Of the frames from a position on, behind the frame of this number.
+    pub fn new(at: u64, frame: u64) -> Self {
+        Self { at, frame, entries: Vec::new(), references: Vec::new() }
     }
 
     pub fn add(&mut self, record: &LogRecord, at: u64) {
@@ -188,11 +194,11 @@ impl Draft {
         while let Some(first) = rest.first() {
             let near = rest.partition_point(|entry| entry.offset.0 - first.offset.0 <= u64::from(u16::MAX));
             let (piece, behind) = rest.split_at(near.min(EVENTS_MAX));
-            blocks.push(block(piece, self.at, end));
+            blocks.push(block(piece, (self.at, end), self.frame));
             rest = behind;
         }
         if blocks.is_empty() {
-            blocks.push(block(&[], self.at, end));
+            blocks.push(block(&[], (self.at, end), self.frame));
         }
         self.references.sort_unstable();
         if let Some(first) = blocks.first_mut()
@@ -208,7 +214,7 @@ impl Draft {
     }
 }
 
-fn block(entries: &[Entry], at: u64, end: u64) -> Block {
+fn block(entries: &[Entry], (at, end): (u64, u64), frame: u64) -> Block {
     let first = entries.first().map_or(0, |entry| entry.offset.0);
     let (type_hashes, types) = postings(entries, first, |entry| entry.ty);
     let (source_hashes, sources) = postings(entries, first, |entry| entry.source);
@@ -221,6 +227,7 @@ fn block(entries: &[Entry], at: u64, end: u64) -> Block {
     let meta = Meta {
         at,
         end,
+        frame,
         first,
         last: entries.last().map_or(0, |entry| entry.offset.0),
         count: entries.len() as u64,
@@ -264,7 +271,7 @@ pub fn take_posting(meta: &Meta, mut bytes: &[u8]) -> Option<Vec<Offset>> {
     let mut offsets = Vec::new();
     let mut before = meta.first;
     while !bytes.is_empty() {
-        before = before.checked_add(take_number(&mut bytes)?)?;
+        before = before.checked_add(take_number(&mut bytes)?).filter(|offset| *offset <= meta.last)?;
         offsets.push(Offset(before));
     }
     Some(offsets)

@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::super::Offset;
-use super::super::format::{self, FRAME_HEADER_BYTES, RecordType, SEGMENT_HEADER_BYTES};
+use super::super::format::{self, FRAME_HEADER_BYTES, FrameHeader, RecordType, SEGMENT_HEADER_BYTES};
 use super::super::reader::ReadError;
 use super::super::record::{LogRecord, Record};
 use super::super::scan::{FileWindow, file_name};
 use super::super::segment::Segment;
 use super::Index;
-use super::block::{self, Meta};
+use super::block::{self, EVENTS_MAX, Meta};
 use super::tree::{IndexError, Indexed};
 
-/// Candidates of a block are read so many at a time, the newest first, or `limit` if that is more.
+/// Candidates of a block are read so many at a time at first, the newest first, or `limit` if that is more.
 const CANDIDATES_MIN: usize = 64;
+/// Read at once where a few frames of a block are wanted.
+const READ_BYTES: usize = 64 << 10;
 
 /// What a list of events is narrowed to.
 #[derive(Clone, Debug, Default)]
@@ -56,11 +58,26 @@ impl Wanted {
     }
 }
 
-/// A segment as a look-up sees it: blocks, and where the part begins that has to be scanned.
+/// A segment as a look-up sees it: blocks, and the part that has to be scanned.
 struct View {
     indexed: Option<Indexed>,
     blocks: Vec<Meta>,
-    scan_from: u64,
+    unread: Stretch,
+}
+
+/// A stretch of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    at: u64,
+    end: u64,
+    /// The last frame before `at`: behind damage only later ones are looked for.
+    frame: u64,
+}
+
+impl Stretch {
+    fn of(meta: &Meta) -> Self {
+        Self { at: meta.at, end: meta.end, frame: meta.frame }
+    }
 }
 
 impl Index {
@@ -70,17 +87,18 @@ impl Index {
         if wanted.limit == 0 {
             return Ok(found);
         }
+        let mut at_once = wanted.limit.max(CANDIDATES_MIN);
         for segment in self.reader.segments().iter().rev() {
             let extent = segment.extent();
-            // A segment that was only found at start, not read, does not know when its last event came: 0.
-            let is_too_old = extent.last_received_ms > 0 && extent.last_received_ms < wanted.since_ms;
+            // The newest segment may hold nothing yet.
+            let is_too_old = extent.last_frame.is_some() && extent.last_received_ms < wanted.since_ms;
             if is_too_old || found.len() >= wanted.limit {
                 break;
             }
             if wanted.before.is_some_and(|before| before <= segment.header.first_offset) {
                 continue;
             }
-            self.events_of(segment, wanted, &mut found)?;
+            self.events_of(segment, wanted, &mut at_once, &mut found)?;
         }
         Ok(found)
     }
@@ -89,12 +107,13 @@ impl Index {
         &self,
         segment: &Segment,
         wanted: &Wanted,
+        at_once: &mut usize,
         found: &mut Vec<Record>,
     ) -> Result<(), ReadError> {
         let view = self.view(segment);
         let room = wanted.limit - found.len();
         let mut piece = VecDeque::new();
-        walk(segment, view.scan_from, &mut |record| {
+        walk(segment, view.unread, &mut |record| {
             if let LogRecord::Event(record) = record
                 && wanted.takes(&record)
                 && is_older(found, record.offset)
@@ -104,7 +123,6 @@ impl Index {
                     piece.pop_front();
                 }
             }
-            true
         })?;
         found.extend(piece.into_iter().rev());
         for (number, meta) in view.blocks.iter().enumerate().rev() {
@@ -115,17 +133,18 @@ impl Index {
                 continue;
             }
             let candidates = self.candidates(&view, number, meta, wanted);
-            for candidates in candidates.rchunks(wanted.limit.max(CANDIDATES_MIN)) {
-                let records = pick(segment, meta, candidates)?;
-                let newest_first = records.into_iter().rev();
+            let mut candidates = &candidates[..];
+            while !candidates.is_empty() && found.len() < wanted.limit {
+                let (older, newest) = candidates.split_at(candidates.len().saturating_sub(*at_once));
+                let newest_first = pick(segment, meta, newest)?.into_iter().rev();
                 let fitting: Vec<_> = newest_first
                     .filter(|record| wanted.takes(record) && is_older(found, record.offset))
                     .take(wanted.limit - found.len())
                     .collect();
                 found.extend(fitting);
-                if found.len() >= wanted.limit {
-                    break;
-                }
+                candidates = older;
+                // The more have been read in vain, the more are read together: each time reads the block anew.
+                *at_once = (*at_once * 2).min(EVENTS_MAX);
             }
         }
         Ok(())
@@ -172,13 +191,12 @@ impl Index {
         for segment in self.reader.segments().iter().rev() {
             let view = self.view(segment);
             let mut found = None;
-            walk(segment, view.scan_from, &mut |record| {
+            walk(segment, view.unread, &mut |record| {
                 if let LogRecord::Event(record) = record
                     && is_it(&record)
                 {
                     found = Some(record);
                 }
-                true
             })?;
             if found.is_some() {
                 return Ok(found);
@@ -208,66 +226,66 @@ impl Index {
                 continue;
             }
             let view = self.view(&segment);
-            let mut see = |header: &format::FrameHeader, records: &[format::RawRecord<'_>]| {
+            let mut see = |at: u64, header: &FrameHeader, window: &mut FileWindow<'_>| {
                 // The first frame of a segment may be the last of the one before, written again.
-                if header.frame > last_frame {
+                if header.frame > last_frame
+                    && let Some(records) = window.records(at, header)?
+                {
                     last_frame = header.frame;
                     let others = records.iter().filter(|raw| raw.kind != RecordType::Event as u8);
                     let decoded = others.filter_map(|raw| LogRecord::decode(raw, offset).ok().flatten());
                     decoded.for_each(&mut *visit);
                 }
-                true
+                Ok(true)
             };
-            let mut window = FileWindow::new(&segment);
-            for at in self.references(&segment, &view, offset) {
-                frames(&segment, &mut window, at..at + 1, &mut see)?;
+            let mut window = FileWindow::sized(&segment, READ_BYTES);
+            for at in self.references(&segment, &view, offset)? {
+                if let Some(header) = window.header(at).map_err(io_error(&segment))? {
+                    see(at, &header, &mut window).map_err(io_error(&segment))?;
+                }
             }
-            frames(&segment, &mut window, view.scan_from..extent.end, &mut see)?;
+            frames(&segment, view.unread, &mut FileWindow::new(&segment), &mut see)?;
         }
         Ok(())
     }
 
-    /// Frames of the indexed part that say something of an offset, ascending.
-    fn references(&self, segment: &Segment, view: &View, offset: Offset) -> Vec<u64> {
+    /// Where the frames of the indexed part begin that say something of an offset, ascending.
+    fn references(&self, segment: &Segment, view: &View, offset: Offset) -> Result<Vec<u64>, ReadError> {
         let mut found = Vec::new();
         for (number, meta) in view.blocks.iter().enumerate().filter(|(_, meta)| meta.refers_to(offset)) {
             for piece in 0..meta.pieces as u32 {
                 let take = |bytes: &[u8]| block::take_references(meta, bytes, offset, &mut found);
                 if self.value(view, b'o', number, Some(piece), take).is_none() {
                     // Every frame of the block then.
-                    let mut window = FileWindow::new(segment);
-                    let mut at = meta.at;
-                    while at < meta.end {
-                        if let Ok(Some(header)) = window.header(at) {
-                            found.push(at);
-                            at += header.span();
-                        } else if let Ok(Some((next, _))) = window.next_header(at, 0) {
-                            at = next;
-                        } else {
-                            break;
-                        }
-                    }
+                    let mut window = FileWindow::sized(segment, READ_BYTES);
+                    frames(segment, Stretch::of(meta), &mut window, &mut |at, _, _| {
+                        found.push(at);
+                        Ok(true)
+                    })?;
                     break;
                 }
             }
         }
         found.sort_unstable();
         found.dedup();
-        found
+        Ok(found)
     }
 
     /// What the index has of a segment; nothing of it when it cannot be read.
     fn view(&self, segment: &Segment) -> View {
+        let end = segment.extent().end;
         let indexed = self.trees().and_then(|trees| trees.segment(segment.number()));
-        let unread = View { indexed: None, blocks: Vec::new(), scan_from: SEGMENT_HEADER_BYTES };
+        let whole = Stretch { at: SEGMENT_HEADER_BYTES, end, frame: 0 };
+        let unread = View { indexed: None, blocks: Vec::new(), unread: whole };
         let Some(indexed) = indexed else { return unread };
         match indexed.blocks() {
             Ok(blocks) => {
-                let scan_from = if indexed.reached.is_done { u64::MAX } else { indexed.reached.at };
-                View { indexed: Some(indexed), blocks, scan_from }
+                let reached = indexed.reached;
+                let at = if reached.is_done { end } else { reached.at };
+                View { indexed: Some(indexed), blocks, unread: Stretch { at, end, frame: reached.frame } }
             }
             Err(error) => {
-                self.report(&error);
+                self.report(error);
                 unread
             }
         }
@@ -286,7 +304,7 @@ impl Index {
         let taken = value.and_then(|bytes| {
             take(&bytes).ok_or(IndexError::Inconsistent("a value is not what its block says"))
         });
-        taken.inspect_err(|error| self.report(error)).ok()
+        taken.map_err(|error| self.report(error)).ok()
     }
 }
 
@@ -299,47 +317,39 @@ fn io_error(segment: &Segment) -> impl Fn(io::Error) -> ReadError + '_ {
     move |source| ReadError::Io { file: file_name(segment), source }
 }
 
-/// Visits the whole frames that begin in a range, as far as headers can be read.
+/// Sees a frame: where it begins, its header, and the window to read it through; says whether to go on.
+type See<'a> = dyn FnMut(u64, &FrameHeader, &mut FileWindow<'_>) -> io::Result<bool> + 'a;
+
+/// Visits the frames of a stretch as a walk of the log does: what can be read behind damage is.
 fn frames(
     segment: &Segment,
+    stretch: Stretch,
     window: &mut FileWindow<'_>,
-    range: std::ops::Range<u64>,
-    visit: &mut dyn FnMut(&format::FrameHeader, &[format::RawRecord<'_>]) -> bool,
+    see: &mut See<'_>,
 ) -> Result<(), ReadError> {
-    let mut at = range.start;
-    while at < range.end {
-        // As a walk of the log does: what can be read behind damage is.
-        let Some(header) = window.header(at).map_err(io_error(segment))? else {
-            let Some((next, _)) = window.next_header(at, 0).map_err(io_error(segment))? else { break };
-            at = next;
-            continue;
-        };
-        if let Some(records) = window.records(at, &header).map_err(io_error(segment))?
-            && !visit(&header, &records)
-        {
+    let Stretch { mut at, end, mut frame } = stretch;
+    while let Some((found, header)) = window.frame(at, end, frame).map_err(io_error(segment))? {
+        if !see(found, &header, window).map_err(io_error(segment))? {
             break;
         }
-        at += header.span();
+        (at, frame) = (found + header.span(), header.frame);
     }
     Ok(())
 }
 
-/// Visits the records of a segment from a position on.
-fn walk(segment: &Segment, from: u64, visit: &mut dyn FnMut(LogRecord) -> bool) -> Result<(), ReadError> {
-    let mut window = FileWindow::new(segment);
-    frames(segment, &mut window, from..segment.extent().end, &mut |header, records| {
+/// Visits the records of whole frames.
+fn walk(segment: &Segment, stretch: Stretch, visit: &mut dyn FnMut(LogRecord)) -> Result<(), ReadError> {
+    frames(segment, stretch, &mut FileWindow::new(segment), &mut |at, header, window| {
         let mut offset = header.first_offset;
-        for raw in records {
-            if let Ok(Some(record)) = LogRecord::decode(raw, offset) {
+        for raw in window.records(at, header)?.unwrap_or_default() {
+            if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
                 if matches!(record, LogRecord::Event(_)) {
                     offset = offset.next();
                 }
-                if !visit(record) {
-                    return false;
-                }
+                visit(record);
             }
         }
-        true
+        Ok(true)
     })
 }
 
@@ -347,38 +357,31 @@ fn walk(segment: &Segment, from: u64, visit: &mut dyn FnMut(LogRecord) -> bool) 
 fn pick(segment: &Segment, meta: &Meta, offsets: &[Offset]) -> Result<Vec<Record>, ReadError> {
     let mut picked = Vec::with_capacity(offsets.len());
     let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return Ok(picked) };
-    let mut window = FileWindow::new(segment);
-    let mut at = meta.at;
-    while at < meta.end {
-        let Some(header) = window.header(at).map_err(io_error(segment))? else {
-            let Some((next, _)) = window.next_header(at, 0).map_err(io_error(segment))? else { break };
-            at = next;
-            continue;
-        };
-        if header.first_offset > *last {
-            break;
+    let mut window = FileWindow::sized(segment, READ_BYTES);
+    frames(segment, Stretch::of(meta), &mut window, &mut |at, header, window| {
+        if header.events > 0 && header.end_offset() > *first && header.first_offset <= *last {
+            let bytes = window.get(at, FRAME_HEADER_BYTES + header.body_bytes as usize)?;
+            pick_of(header, bytes, offsets, &mut picked);
         }
-        if header.end_offset() <= *first {
-            at += header.span();
-            continue;
-        }
-        let length = FRAME_HEADER_BYTES + header.body_bytes as usize;
-        let bytes = window.get(at, length).map_err(io_error(segment))?;
-        let (mut position, mut offset) = (FRAME_HEADER_BYTES, header.first_offset);
-        while let Some((kind, length)) = format::record_head(bytes.get(position..).unwrap_or_default()) {
-            if kind == RecordType::Event as u8 {
-                let before = (offset.0 - header.first_offset.0) as u32;
-                if offsets.binary_search(&offset).is_ok()
-                    && let Some((raw, _)) = format::record_at(&header, bytes, position, before)
-                    && let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset)
-                {
-                    picked.push(record);
-                }
-                offset = offset.next();
-            }
-            position += length;
-        }
-        at += header.span();
-    }
+        Ok(header.first_offset <= *last)
+    })?;
     Ok(picked)
+}
+
+/// Decodes the events that are asked for out of a frame: a damaged one does not hide its neighbours.
+fn pick_of(header: &FrameHeader, frame: &[u8], offsets: &[Offset], picked: &mut Vec<Record>) {
+    let (mut position, mut events) = (FRAME_HEADER_BYTES, 0);
+    while let Some((kind, length)) = format::record_head(frame.get(position..).unwrap_or_default()) {
+        if kind == RecordType::Event as u8 {
+            let offset = Offset(header.first_offset.0 + u64::from(events));
+            if offsets.binary_search(&offset).is_ok()
+                && let Some((raw, _)) = format::record_at(header, frame, position, events)
+                && let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset)
+            {
+                picked.push(record);
+            }
+            events += 1;
+        }
+        position += length;
+    }
 }

@@ -3,13 +3,15 @@
 //! The index is a reader of the log with a position of its own in every segment. It answers as a scan does: it only
 //! says which frames to read. What it has not reached is scanned, and every record it names is read and compared, so a
 //! stale or colliding entry cannot show. It holds nothing that the log does not; after any error or panic of the
-//! database the directory is set aside (one is kept) and built anew, and look-ups scan meanwhile. A disk that is full is
-//! no such error: the index stops growing while there is less room than the log wants to keep free, and when a write
-//! finds none after all the directory is removed, which gives the log its room.
+//! database the directory is set aside (one is kept) and built anew, and look-ups scan meanwhile. So is one that a process
+//! died of while it was opened: the file `opening` is in it until then. A disk that is full is no such error: the index
+//! stops growing while there is less room than the log wants to keep free, and when a write finds none after all the
+//! directory is removed, which gives the log its room.
 //!
 //! Off the path of events: one thread, started when the broker is ready, which while events come in rests nine times as
 //! long as it worked. It indexes whole blocks; the end of the log, up to [`block::BYTES_MAX`], is always scanned.
-//! A segment is leased for one block at a time, so the index holds up no retention.
+//! It works on the newest segment that has a block to index, and leases that one only, while it reads the block: the
+//! oldest, which retention waits for, is free most of the time. A retired segment's tree is dropped with it.
 
 mod block;
 mod lookup;
@@ -26,7 +28,8 @@ pub use lookup::Wanted;
 
 use super::disk::Disk;
 use super::reader::Reader;
-use tree::{IndexError, Trees};
+use super::segment::Segment;
+use tree::{IndexError, Reached, Trees};
 
 /// Left free besides what the log wants, so that a block cannot take it.
 const SPARED_BYTES: u64 = 8 << 20;
@@ -92,8 +95,9 @@ struct Control {
     is_started: bool,
     is_stopping: bool,
     /// A look-up met an error: the index is to be built anew.
-    broken: Option<String>,
+    broken: Option<IndexError>,
     state: IndexState,
+    has_ended: bool,
 }
 
 impl Index {
@@ -113,15 +117,24 @@ impl Index {
         self.wake.notify_all();
     }
 
+    /// Whether [`Index::run`] returns within so long.
+    pub(super) fn has_ended_within(&self, patience: Duration) -> bool {
+        let runs = |control: &mut Control| !control.has_ended;
+        let waited = self.wake.wait_timeout_while(self.control(), patience, runs);
+        waited.unwrap_or_else(PoisonError::into_inner).0.has_ended
+    }
+
     /// Events in the log that a look-up has to scan.
     pub fn lag(&self) -> u64 {
-        let trees = self.trees();
-        let behind = |segment: &Arc<super::segment::Segment>| {
+        let segments = self.reader.segments();
+        // Not a handle of its own: whoever drops the last one closes the database.
+        let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = |segment: &Arc<Segment>| {
             let reached = trees.as_ref().and_then(|trees| trees.reached(segment.number()));
-            let first = reached.map_or(segment.header.first_offset.0, |reached| reached.next_offset);
-            segment.extent().next_offset.0.saturating_sub(first)
+            let indexed = reached.map_or(0, Reached::events_until);
+            segment.extent().next_offset.0.saturating_sub(indexed.max(segment.header.first_offset.0))
         };
-        self.reader.segments().iter().map(behind).sum()
+        segments.iter().map(behind).sum()
     }
 
     pub fn state(&self) -> IndexState {
@@ -145,8 +158,8 @@ impl Index {
     }
 
     /// A look-up goes on without the index; the thread builds it anew.
-    fn report(&self, error: &IndexError) {
-        self.control().broken.get_or_insert_with(|| error.to_string());
+    fn report(&self, error: IndexError) {
+        self.control().broken.get_or_insert(error);
         self.wake.notify_all();
     }
 

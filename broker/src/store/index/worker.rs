@@ -3,10 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::Offset;
 use super::super::record::LogRecord;
 use super::super::scan::FileWindow;
 use super::super::segment::{Extent, Segment};
@@ -24,18 +23,16 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 impl Index {
     /// Runs until [`Index::stop`]. Nothing happens before [`Index::start`].
     pub fn run(&self) {
-        {
-            let asleep = |control: &mut super::Control| !control.is_started && !control.is_stopping;
-            let waited = self.wake.wait_while(self.control(), asleep);
-            if waited.unwrap_or_else(PoisonError::into_inner).is_stopping {
-                return;
-            }
-        }
+        self.rest_until_started();
         let mut retry = RETRY_MIN;
-        loop {
-            match self.keep(&mut retry) {
+        while !self.control().is_stopping {
+            let opened = Instant::now();
+            match tree::guarded(|| self.keep()) {
                 Ok(()) => break,
                 Err(error) => self.start_over(&error),
+            }
+            if opened.elapsed() > RETRY_MAX {
+                retry = RETRY_MIN;
             }
             if self.is_stopped_after(retry) {
                 break;
@@ -43,26 +40,32 @@ impl Index {
             retry = (retry * 2).min(RETRY_MAX);
         }
         self.set_trees(None);
-        self.control().state = IndexState::Stopped;
+        let mut control = self.control();
+        control.state = IndexState::Stopped;
+        control.has_ended = true;
+        drop(control);
+        self.wake.notify_all();
+    }
+
+    fn rest_until_started(&self) {
+        let rests = |control: &mut super::Control| !control.is_started && !control.is_stopping;
+        drop(self.wake.wait_while(self.control(), rests));
     }
 
     pub(super) fn start_over(&self, error: &IndexError) {
         self.set_trees(None);
-        {
-            let mut control = self.control();
-            control.broken = None;
-            control.state = IndexState::Failed;
-        }
-        if error.is_lock() {
-            tracing::warn!("the event index is still in use by another process; look-ups scan the log");
-            return;
-        }
+        self.control().broken = None;
         if error.is_full() {
             self.control().state = IndexState::Waiting;
             tracing::warn!("there is no room for the event index: it is removed, and look-ups scan the log");
             if let Err(error) = fs::remove_dir_all(&self.dir) {
                 tracing::warn!(%error, "the event index cannot be removed");
             }
+            return;
+        }
+        self.control().state = IndexState::Failed;
+        if error.is_lock() {
+            tracing::warn!("the event index is still in use by another process; look-ups scan the log");
             return;
         }
         if let IndexError::Log(error) = error {
@@ -76,34 +79,29 @@ impl Index {
     }
 
     /// Opens the index and follows the log; returns when it is time to stop.
-    fn keep(&self, retry: &mut Duration) -> Result<(), IndexError> {
+    fn keep(&self) -> Result<(), IndexError> {
         while !self.room.is_left(&self.dir) {
             self.control().state = IndexState::Waiting;
             if self.is_stopped_after(TICK) {
                 return Ok(());
             }
         }
-        let trees = tree::guarded(|| {
-            self.room.disk.create_dir(&self.dir).map_err(sled::Error::Io)?;
-            Trees::open(&self.dir, &self.reader.segments())
-        });
-        let trees = Arc::new(trees?);
+        let trees = self.open()?;
         self.set_trees(Some(Arc::clone(&trees)));
         self.control().state = IndexState::Building;
         let mut end_before = self.end();
         loop {
             let started = Instant::now();
             let has_room = self.room.is_left(&self.dir);
+            trees.retain(&self.reader.segments())?;
             let has_worked = has_room && self.step(&trees)?;
-            if !has_room {
-                self.control().state = IndexState::Waiting;
-                trees.retain(&self.reader.segments())?;
-            } else if !has_worked {
-                self.control().state = IndexState::Ready;
-                *retry = RETRY_MIN;
-            } else if self.lag() > EVENTS_MAX as u64 {
-                self.control().state = IndexState::Building;
-            }
+            let state = match (has_room, has_worked) {
+                (false, _) => IndexState::Waiting,
+                (true, true) if self.lag() > EVENTS_MAX as u64 => IndexState::Building,
+                (true, true) => self.state(),
+                (true, false) => IndexState::Ready,
+            };
+            self.control().state = state;
             let end = self.end();
             let pause = match (has_worked, end == end_before) {
                 (true, true) => Duration::ZERO,
@@ -112,8 +110,8 @@ impl Index {
             };
             end_before = end;
             let is_stopping = self.is_stopped_after(pause);
-            if let Some(problem) = self.control().broken.take() {
-                return Err(IndexError::Panicked(problem));
+            if let Some(error) = self.control().broken.take() {
+                return Err(error);
             }
             if is_stopping {
                 return trees.flush();
@@ -121,23 +119,41 @@ impl Index {
         }
     }
 
+    /// Opens the database. What damage can do to it ends in an error or a panic, or in an end of the whole process, say when
+    /// it asks for more memory than there is: then the mark is still there, and the next process does not try again.
+    pub(super) fn open(&self) -> Result<Arc<Trees>, IndexError> {
+        let (disk, mark) = (&self.room.disk, self.dir.join("opening"));
+        disk.create_dir(&self.dir).map_err(sled::Error::Io)?;
+        if mark.exists() {
+            return Err(IndexError::Inconsistent("a process ended while it opened it"));
+        }
+        disk.create(&mark).map_err(sled::Error::Io)?;
+        let opened = Trees::open(&self.dir, &self.reader.segments());
+        let unmarked = disk.remove(&mark);
+        let trees = opened?;
+        unmarked.map_err(sled::Error::Io)?;
+        Ok(Arc::new(trees))
+    }
+
     /// Where the log ends, to see whether it grows.
     fn end(&self) -> Option<(u64, u64)> {
         self.reader.segments().last().map(|last| (last.number(), last.extent().end))
     }
 
-    /// Indexes a block of the oldest segment that has one; false when there is none.
+    /// Indexes a block of the newest segment that has one; false when there is none.
     pub(super) fn step(&self, trees: &Trees) -> Result<bool, IndexError> {
-        let segments = self.reader.segments();
-        trees.retain(&segments)?;
-        for (at, segment) in segments.iter().enumerate() {
-            let reached = trees.reached(segment.number()).unwrap_or_else(|| Reached::start(segment));
-            if reached.is_done {
+        let mut numbers: Vec<u64> = self.reader.segments().iter().map(|segment| segment.number()).collect();
+        let newest = numbers.last().copied();
+        while let Some(number) = numbers.pop() {
+            let reached = trees.reached(number);
+            if reached.is_some_and(|reached| reached.is_done) {
                 continue;
             }
-            let is_sealed = at + 1 < segments.len();
-            if let Some((blocks, reached)) = read_block(segment, reached, is_sealed)? {
-                trees.write(segment, &blocks, reached)?;
+            let segment = self.reader.segments().into_iter().find(|segment| segment.number() == number);
+            let Some(segment) = segment else { continue };
+            let reached = reached.unwrap_or_else(|| Reached::start(&segment));
+            if let Some((blocks, reached)) = read_block(&segment, reached, Some(number) != newest)? {
+                trees.write(&segment, &blocks, reached)?;
                 return Ok(true);
             }
         }
@@ -153,34 +169,33 @@ fn read_block(
 ) -> io::Result<Option<(Vec<Block>, Reached)>> {
     let Extent { end, next_offset, .. } = segment.extent();
     let pending = next_offset.0.saturating_sub(reached.next_offset);
-    if !is_sealed && end - reached.at < BYTES_MAX && pending < EVENTS_MAX as u64 {
+    if !is_sealed && end.saturating_sub(reached.at) < BYTES_MAX && pending < EVENTS_MAX as u64 {
         return Ok(None);
     }
-    let mut draft = Draft::new(reached.at);
+    let mut draft = Draft::new(reached.at, reached.frame);
     let mut window = FileWindow::new(segment);
-    while reached.at < end && !draft.is_full(reached.at) {
+    while !draft.is_full(reached.at) {
         // Damage is passed over, by the index as by a scan.
-        let Some(header) = window.header(reached.at)? else {
-            let next = window.next_header(reached.at, reached.frame)?;
-            reached.at = next.map_or(end, |(next, _)| next.min(end));
-            continue;
+        let Some((at, header)) = window.frame(reached.at, end, reached.frame)? else {
+            reached.at = end.max(reached.at);
+            break;
         };
-        if let Some(records) = window.records(reached.at, &header)? {
+        if let Some(records) = window.records(at, &header)? {
             let mut offset = header.first_offset;
             for raw in records {
                 if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
-                    draft.add(&record, reached.at);
+                    draft.add(&record, at);
                     if matches!(record, LogRecord::Event(_)) {
                         offset = offset.next();
                     }
                 }
             }
         }
-        reached.at += header.span();
-        reached.frame = header.frame;
-        reached.next_offset = Offset(reached.next_offset).max(header.end_offset()).0;
+        reached.at = at + header.span();
+        (reached.frame, reached.frame_at, reached.frame_checksum) = (header.frame, at, header.checksum);
+        reached.next_offset = reached.next_offset.max(header.end_offset().0);
     }
-    reached.is_done |= is_sealed && reached.at >= end;
+    reached.is_done = is_sealed && reached.at >= end;
     if !reached.is_done && !draft.is_full(reached.at) {
         return Ok(None);
     }
