@@ -138,7 +138,12 @@ impl Index {
     }
 
     pub fn state(&self) -> IndexState {
-        self.control().state
+        let state = self.control().state;
+        // The thread looks only now and then whether events have come in.
+        if state == IndexState::Ready && self.lag() >= block::EVENTS_MAX as u64 {
+            return IndexState::Building;
+        }
+        state
     }
 
     fn trees(&self) -> Option<Arc<Trees>> {

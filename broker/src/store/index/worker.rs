@@ -98,7 +98,7 @@ impl Index {
             let state = match (has_room, has_worked) {
                 (false, _) => IndexState::Waiting,
                 (true, true) if self.lag() > EVENTS_MAX as u64 => IndexState::Building,
-                (true, true) => self.state(),
+                (true, true) => self.control().state,
                 (true, false) => IndexState::Ready,
             };
             self.control().state = state;
