@@ -290,7 +290,7 @@ fn metas(tree: &sled::Tree, reached: Reached) -> Result<Vec<Meta>, IndexError> {
     let mut metas = Vec::with_capacity(reached.blocks as usize);
     for entry in tree.range(key(b'b', 0, None)..key(b'b', reached.blocks, None)) {
         let (key, value) = entry?;
-        let meta = Meta::decode(&verified(&tree.name(), &key, value)?);
+        let meta = Meta::decode(&verified(&tree.name(), &key, &value)?);
         metas.push(meta.ok_or(IndexError::Inconsistent("a block cannot be read"))?);
     }
     if metas.len() != reached.blocks as usize {
@@ -319,7 +319,7 @@ fn checksum(tree: &[u8], key: &[u8], value: &[u8]) -> u32 {
 }
 
 /// What of a value was put in, if it belongs to this tree and key.
-fn verified(tree: &[u8], key: &[u8], value: sled::IVec) -> Result<sled::IVec, IndexError> {
+fn verified(tree: &[u8], key: &[u8], value: &sled::IVec) -> Result<sled::IVec, IndexError> {
     let body = value.len().checked_sub(CHECKSUM_BYTES).filter(|body| {
         let (content, sum) = value.split_at(*body);
         sum == checksum(tree, key, content).to_le_bytes()
@@ -328,7 +328,7 @@ fn verified(tree: &[u8], key: &[u8], value: sled::IVec) -> Result<sled::IVec, In
 }
 
 fn get(tree: &sled::Tree, key: &[u8]) -> Result<Option<sled::IVec>, IndexError> {
-    tree.get(key)?.map(|value| verified(&tree.name(), key, value)).transpose()
+    tree.get(key)?.map(|value| verified(&tree.name(), key, &value)).transpose()
 }
 
 fn name(segment: &Segment) -> String {

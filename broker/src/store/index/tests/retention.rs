@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::super::super::Upkeep;
 use super::*;
 
 #[tokio::test]
@@ -33,8 +34,7 @@ async fn a_retired_segment_is_not_held_and_its_tree_is_dropped() {
 async fn retention_goes_on_under_an_index_that_is_built_and_asked() {
     let dir = TempDir::new().unwrap();
     let retention_bytes = 3 * SEGMENT_BYTES;
-    let mut upkeep = super::super::super::Upkeep::default();
-    upkeep.snapshot_interval = Duration::from_millis(100);
+    let upkeep = Upkeep { snapshot_interval: Duration::from_millis(100), ..Upkeep::default() };
     let options = Options { retention_bytes, upkeep, ..options(dir.path()) };
     let mut stand = Stand::with(dir, &options, 71);
     let index = Arc::clone(stand.log.index());

@@ -79,7 +79,7 @@ impl Disk for Stuck {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_hangs_does_not_hang_the_stop_and_keeps_the_lock() {
     let dir = TempDir::new().unwrap();
-    let (release, for_ever) = mpsc::channel();
+    let (release, for_ever) = mpsc::sync_channel(0);
     let stuck = Arc::new(Stuck { has_met: AtomicBool::new(false), for_ever: Mutex::new(for_ever) });
     let opened = open(Arc::clone(&stuck) as Arc<dyn Disk>, &options(dir.path())).unwrap();
     opened.log.index().start();
