@@ -139,7 +139,14 @@ pub fn open_accepting(
         move || index.run()
     })?;
     spawn(options, "store-writer", move || {
-        let result = writer.run();
+        // After a failed write the process ends at once, and with it the lock: there is nothing to wait for.
+        let closed = match writer.run() {
+            Ok(()) => Some(tell),
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                None
+            }
+        };
         shared.stop();
         index.stop();
         // The directory is another process's when nothing here touches it any more.
@@ -151,7 +158,9 @@ pub fn open_accepting(
             tracing::warn!("the event index does not stop; its directory is given up when the process ends");
             Box::leak(lock);
         }
-        let _ = tell.send(result);
+        if let Some(tell) = closed {
+            let _ = tell.send(Ok(()));
+        }
     })?;
     Ok(opened)
 }
