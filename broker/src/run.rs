@@ -168,6 +168,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
     gate.set(GateState::Ready);
+    dispatch.log().index().start();
     tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.adopt(prepared_sources).await;
     sources.settled(SETTLE_DEADLINE).await;

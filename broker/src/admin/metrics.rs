@@ -114,6 +114,7 @@ fn store(page: &mut Page, admin: &Admin) {
         ("sluice_store_owed_bytes", "Bytes that triggers and dead letters still need.", report.owed_bytes),
         ("sluice_store_limit_bytes", "The size that retention keeps the log within.", report.limit_bytes),
         ("sluice_store_segments", "Segment files in use.", report.segments as u64),
+        ("sluice_index_lag_events", "Events that look-ups have to scan.", log.index().lag()),
     ];
     for (name, help, value) in gauges {
         page.head(name, "gauge", help);

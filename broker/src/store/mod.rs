@@ -9,6 +9,7 @@
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
 //! DIR/dead-letters/         copies of dead letters whose segments have been retired, see `letters`
+//! DIR/index/                look-ups, derived from the log by `index`; `index.broken` is one that was set aside
 //! DIR/set-aside/            torn tails that recovery cut off
 //!
 //! segment  ┌────────────────┬───────────────┬─────────┬────
@@ -51,6 +52,7 @@ pub mod digest;
 mod disk;
 mod fields;
 mod format;
+mod index;
 mod keeper;
 mod letters;
 mod metrics;
@@ -76,6 +78,7 @@ use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
 pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
+pub use index::{Index, IndexState, Wanted};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
@@ -124,6 +127,7 @@ pub struct Log {
     reader: Arc<Reader>,
     measures: Arc<Measures>,
     keeper: Arc<keeper::Shared>,
+    index: Arc<Index>,
 }
 
 impl Log {
@@ -161,6 +165,11 @@ impl Log {
         &self.measures
     }
 
+    /// Look-ups of events. It stays closed, and they scan, until it is started.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
     /// Why events are refused at the moment, if they are.
     pub fn full(&self) -> Option<String> {
         self.queue.full()
@@ -185,5 +194,6 @@ impl Log {
     pub fn stop(&self) {
         self.queue.stop();
         self.keeper.stop();
+        self.index.stop();
     }
 }

@@ -172,6 +172,10 @@ impl Layout {
         self.letters().join(format!("{number:012}.letters"))
     }
 
+    pub fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
     pub fn set_aside(&self) -> PathBuf {
         self.dir.join("set-aside")
     }
