@@ -51,13 +51,18 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
-    println!(
-        "ok: {} triggers in {} files, hash {}",
-        loaded.config.triggers.len(),
-        loaded.files.len(),
-        loaded.hash
-    );
+    let (triggers, files) =
+        (counted(loaded.config.triggers.len(), "trigger"), counted(loaded.files.len(), "file"));
+    println!("ok: {triggers} in {files}, hash {}", loaded.hash);
     Ok(())
+}
+
+/// `1 file`, `2 files`.
+fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
 }
 
 fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
@@ -236,7 +241,7 @@ fn largest_append(config: &Config) -> u64 {
     let limits = config.limits;
     let events = config.sources.values().map(|source| source.event_bytes);
     let aside = if config.sources.is_empty() { 0 } else { limits.put_aside_bytes };
-    events.chain([limits.batch_bytes, aside]).max().unwrap_or(0) as u64
+    events.chain([limits.event_bytes, limits.batch_bytes, aside]).max().unwrap_or(0) as u64
 }
 
 fn report_recovery(recovery: &store::Recovery) {
@@ -260,13 +265,12 @@ fn report_recovery(recovery: &store::Recovery) {
 /// Values of `Host` that name the operators' listener.
 fn hosts(config: &Config, address: std::net::SocketAddr) -> Vec<String> {
     let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let port = address.port();
-    hosts.extend([
-        address.to_string(),
-        format!("localhost:{port}"),
-        format!("127.0.0.1:{port}"),
-        format!("[::1]:{port}"),
-    ]);
+    let port = format!(":{}", address.port());
+    let own = address.to_string();
+    // Whoever leaves the port out is no web page of somebody else's: its name would be another one.
+    for name in [own.trim_end_matches(&port), "localhost", "127.0.0.1", "[::1]"] {
+        hosts.extend([name.to_owned(), format!("{name}{port}")]);
+    }
     hosts
 }
 
@@ -284,10 +288,10 @@ fn greet(
     files: usize,
     sources_not_up: usize,
 ) {
-    let triggers = config.triggers.len();
+    let (triggers, files) = (counted(config.triggers.len(), "trigger"), counted(files, "file"));
     eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
     eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
-    eprintln!("{triggers} triggers from {files} files; events are kept in {}", config.store.dir.display());
+    eprintln!("{triggers} from {files}; events are kept in {}", config.store.dir.display());
     eprintln!(
         "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"

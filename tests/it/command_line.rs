@@ -69,7 +69,7 @@ async fn run_says_in_five_lines_what_it_listens_on_what_it_loaded_and_where_to_l
     })
     .await;
     assert_eq!(said.lines().count(), 5, "{said}");
-    assert!(said.contains("1 triggers from 1 files"), "{said}");
+    assert!(said.contains("1 trigger from 1 file"), "{said}");
     assert!(said.contains(&format!("curl -i http://{}/events", broker.public)), "{said}");
     assert!(said.contains(&format!("sluice triggers --admin http://{}", broker.operators)), "{said}");
 }
