@@ -280,7 +280,14 @@ async fn store_reply(
     });
     let outcome = LogRecord::Outcomes(vec![attempted.clone()]);
     match dispatch.log().append(events.collect(), vec![outcome]).await {
-        Ok(_) => Ok(()),
+        Ok(receipts) => {
+            let counters = dispatch.replies();
+            for receipt in &receipts {
+                let count = if receipt.duplicate { &counters.duplicates } else { &counters.accepted };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         Err(refusal @ Refusal::Conflict { .. }) => {
             Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
         }
