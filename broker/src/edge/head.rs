@@ -182,7 +182,10 @@ impl Head {
         if rest.len() > limits.target_bytes {
             return Err(Refusal::TargetTooLong(limits.target_bytes));
         }
-        if space == 0 || !line[..space].iter().all(|byte| is_token_byte(*byte)) || !rest.iter().all(u8::is_ascii_graphic) {
+        if space == 0
+            || !line[..space].iter().all(|byte| is_token_byte(*byte))
+            || !rest.iter().all(u8::is_ascii_graphic)
+        {
             return Err(Refusal::RequestLine);
         }
         Ok(())
