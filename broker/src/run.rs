@@ -84,8 +84,12 @@ pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let wanted = std::env::var("SLUICE_LOG").unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() { "info" } else { wanted.as_str() };
+    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        eprintln!("warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}");
+        tracing_subscriber::EnvFilter::new("info")
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().try_init(),
@@ -116,7 +120,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         sources::prepare(&config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
-    let signals =
+    let mut signals =
         Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
 
     let options = options(&config);
@@ -188,16 +192,27 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success,
     };
     let mut ended = opened.ended;
-    let failure = running.until_stopped(signals, reload_requests, &mut ended).await;
+    let failure = running.until_stopped(&mut signals, reload_requests, &mut ended).await;
     if let Some(error) = failure {
         gate.set(GateState::Failed(error.to_string()));
         return Err(error);
     }
     gate.set(GateState::Draining);
     info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
-    sources.stop(timeout).await;
-    stop_public.send_replace(true);
-    let (left, _) = tokio::join!(dispatch.drain(timeout), public);
+    let drained = async {
+        sources.stop(timeout).await;
+        stop_public.send_replace(true);
+        let (left, _) = tokio::join!(dispatch.drain(timeout), public);
+        left
+    };
+    let left = tokio::select! {
+        left = drained => left,
+        () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => {
+            warn!("told to stop again: not waiting any longer");
+            stop_public.send_replace(true);
+            dispatch.drain(Duration::ZERO).await
+        }
+    };
     if left > 0 {
         warn!(left, "deliveries did not end in time and will be made again at the next start");
     }
@@ -315,18 +330,24 @@ impl Signals {
     }
 }
 
+async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 impl Running {
     /// Serves reloads until a signal (`None`) or the end of the writer.
     async fn until_stopped(
         &mut self,
-        mut signals: Signals,
+        signals: &mut Signals,
         mut reloads: mpsc::Receiver<Reload>,
         ended: &mut oneshot::Receiver<std::io::Result<()>>,
     ) -> Option<Error> {
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return None,
-                _ = signals.interrupt.recv() => return None,
+                () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => return None,
                 _ = signals.hangup.recv() => match self.reload().await {
                     Ok(changes) => info!(%changes, "reloaded the configuration"),
                     Err(errors) => eprintln!("{errors}"),

@@ -32,7 +32,10 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
+        if let Some(id) = self.id
+            // Else the runtime ends with the attempt under way, which is made again at the next start.
+            && std::thread::panicking()
+        {
             // The task panicked: the event is not lost, it is attempted again, and the others go on.
             error!(offset = %id.offset, "an attempt ended in a panic");
             let mut core = self.dispatch.core();

@@ -74,7 +74,7 @@ impl Problem {
         &self.request_id
     }
 
-    fn json(&self) -> String {
+    pub(super) fn json(&self) -> String {
         let mut json = String::with_capacity(256 + self.detail.len().min(DETAIL_BYTES_MAX));
         json.push_str(r#"{"type":"about:blank","title":""#);
         push_escaped(&mut json, self.status.canonical_reason().unwrap_or("Error"), DETAIL_BYTES_MAX);
