@@ -390,15 +390,10 @@ impl Running {
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
         self.sources.adopt(sources).await;
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
-        let needs_restart: Vec<&str> = [
-            ("limits", self.config.limits != loaded.config.limits),
-            ("duplicates", self.config.duplicates != loaded.config.duplicates),
-        ]
-        .into_iter()
-        .filter_map(|(key, differs)| differs.then_some(key))
-        .collect();
-        self.config = loaded.config;
+        let mut config = loaded.config;
+        let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&config, &loaded.hash);
+        self.config = config;
         let pending: Vec<Value> = changes.removed.iter().map(|name| self.frozen(name)).collect();
         Ok(json!({
             "hash": loaded.hash,
@@ -423,6 +418,23 @@ impl Running {
         let pending = state.map_or(0, |state| core.state.books(state).pending());
         json!({ "trigger": name, "pending": pending })
     }
+}
+
+/// Puts back what is read once, when the process starts, so that what is shown is what is in force; names what was
+/// wanted otherwise.
+fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<&'static str> {
+    fn keep<T: Clone + PartialEq>(running: &T, wanted: &mut T) -> bool {
+        let differs = running != wanted;
+        wanted.clone_from(running);
+        differs
+    }
+    let sections = [
+        ("limits", keep(&running.limits, &mut wanted.limits)),
+        ("duplicates", keep(&running.duplicates, &mut wanted.duplicates)),
+        ("dead_letters", keep(&running.dead_letters_age, &mut wanted.dead_letters_age)),
+        ("shutdown_timeout", keep(&running.shutdown_timeout, &mut wanted.shutdown_timeout)),
+    ];
+    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 /// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
