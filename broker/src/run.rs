@@ -49,7 +49,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 /// `sluice check`.
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
-    dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
+    dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let (triggers, files) =
         (counted(loaded.config.triggers.len(), "trigger"), counted(loaded.files.len(), "file"));
@@ -65,9 +65,15 @@ fn counted(count: usize, thing: &str) -> String {
     }
 }
 
-fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))
+fn sink_error(error: &dispatch::WrongSink) -> Error {
+    let mut text = error.to_string();
+    // The text has the error of the sink; what caused that comes behind it.
+    let mut cause = std::error::Error::source(error).and_then(std::error::Error::source);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Error::Configuration(text)
 }
 
 /// Runs the broker until a signal or a failing disk ends it.
@@ -115,7 +121,7 @@ struct Running {
 
 async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let config = loaded.config;
-    let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
+    let prepared = dispatch::prepare(&config.triggers).map_err(|error| sink_error(&error))?;
     let prepared_sources =
         sources::prepare(&config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
@@ -383,7 +389,7 @@ impl Running {
             return Err(format!("`{keys}` cannot be changed while the broker runs; restart it"));
         }
         let prepared =
-            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error).to_string())?;
         let sources = sources::prepare(&loaded.config.sources).map_err(|error| error.to_string())?;
         self.dispatch
             .adopt(prepared)

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::census::{Census, UnmatchedType};
 pub use self::core::{Core, ended_without_attempt};
-pub use self::reload::{Prepared, prepare};
+pub use self::reload::{Prepared, WrongSink, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
 use crate::store::{Log, Record, State, clock};
 use crate::transform;
