@@ -33,13 +33,22 @@ fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
     })
 }
 
-/// An RFC 3339 time in a query, in milliseconds.
+/// An RFC 3339 time in a query, or a duration back from now, in milliseconds.
 pub fn moment(query: &HashMap<String, String>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = query.get(name) else { return Ok(None) };
-    let parsed = text.parse::<jiff::Timestamp>();
-    let parsed =
-        parsed.map_err(|_| answer::bad(name, format!("`{name}` is an RFC 3339 time, not `{text}`")))?;
+    let parsed = text.parse::<jiff::Timestamp>().ok().or_else(|| ago(text));
+    let wanted = || format!("`{name}` is an RFC 3339 time or a duration such as `2h`, not `{text}`");
+    let parsed = parsed.ok_or_else(|| answer::bad(name, wanted()))?;
     Ok(Some(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
+}
+
+fn ago(text: &str) -> Option<jiff::Timestamp> {
+    let back =
+        text.parse::<jiff::Span>().ok()?.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    if back.is_negative() {
+        return None;
+    }
+    jiff::Timestamp::now().checked_sub(back).ok()
 }
 
 pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Answer {

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -93,13 +94,14 @@ pub async fn config(State(admin): State<Admin>) -> Answer {
     answer::json(&config)
 }
 
-pub async fn reload(State(admin): State<Admin>) -> Answer {
+pub async fn reload(State(admin): State<Admin>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let (answer, answered) = oneshot::channel();
     let gone = || answer::unavailable(&"the broker is stopping");
     admin.reloads.send(Reload { answer }).await.map_err(|_| gone())?;
     match answered.await.map_err(|_| gone())? {
         Ok(changes) => answer::json(&changes),
-        Err(errors) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors)),
+        Err(errors) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors).in_lines()),
     }
 }
 

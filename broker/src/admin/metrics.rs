@@ -71,11 +71,16 @@ fn ingress(page: &mut Page, admin: &Admin) {
     for (name, _, counts) in &sources {
         page.sample("sluice_events_accepted_total", &format!("via=\"{name}\""), counts.accepted as f64);
     }
+    let replies = admin.dispatch.replies();
+    let count = replies.accepted.load(Ordering::Relaxed);
+    page.sample("sluice_events_accepted_total", "via=\"reply\"", count as f64);
     page.head("sluice_events_duplicate_total", "counter", "Duplicates noticed, by entry point.");
     page.sample("sluice_events_duplicate_total", "via=\"http\"", counters.duplicates() as f64);
     for (name, _, counts) in &sources {
         page.sample("sluice_events_duplicate_total", &format!("via=\"{name}\""), counts.duplicates as f64);
     }
+    let count = replies.duplicates.load(Ordering::Relaxed);
+    page.sample("sluice_events_duplicate_total", "via=\"reply\"", count as f64);
     of_sources(page, &sources);
     page.head("sluice_events_refused_total", "counter", "Requests refused, by reason.");
     for reason in ingress::Reason::ALL {

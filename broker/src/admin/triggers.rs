@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use axum::extract::{Path, Query, State};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
@@ -87,11 +88,13 @@ pub async fn pending(
     answer::list(&items, None)
 }
 
-pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     set_paused(&admin, &name, Some("paused by an operator")).await
 }
 
-pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     set_paused(&admin, &name, None).await
 }
 
@@ -109,7 +112,8 @@ async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
     answer::json(&shown)
 }
 
-pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let id = {
         let mut core = admin.dispatch.core();
         let id = find(&core, &name)?.id;
@@ -125,7 +129,8 @@ pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>) -> Answ
 }
 
 /// Everything pending becomes a dead letter; what is in flight ends as it ends.
-pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let id = find(&admin.dispatch.core(), &name)?.id;
     let discarded = admin.dispatch.discard(id, Reason::Discarded).await;
     let discarded = discarded.map_err(|refusal| answer::unavailable(&refusal))?;

@@ -32,7 +32,10 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
+        if let Some(id) = self.id
+            // Else the runtime ends with the attempt under way, which is made again at the next start.
+            && std::thread::panicking()
+        {
             // The task panicked: the event is not lost, it is attempted again, and the others go on.
             error!(offset = %id.offset, "an attempt ended in a panic");
             let mut core = self.dispatch.core();
@@ -280,7 +283,14 @@ async fn store_reply(
     });
     let outcome = LogRecord::Outcomes(vec![attempted.clone()]);
     match dispatch.log().append(events.collect(), vec![outcome]).await {
-        Ok(_) => Ok(()),
+        Ok(receipts) => {
+            let counters = dispatch.replies();
+            for receipt in &receipts {
+                let count = if receipt.duplicate { &counters.duplicates } else { &counters.accepted };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         Err(refusal @ Refusal::Conflict { .. }) => {
             Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
         }

@@ -12,6 +12,7 @@ mod history;
 mod reload;
 mod trigger;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::census::{Census, UnmatchedType};
 pub use self::core::{Core, ended_without_attempt};
-pub use self::reload::{Prepared, prepare};
+pub use self::reload::{Prepared, WrongSink, prepare};
 pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
 use crate::store::{Log, Record, State, clock};
 use crate::transform;
@@ -30,10 +31,18 @@ pub struct Dispatch {
     shared: Arc<Shared>,
 }
 
+/// Events that came in as replies, since the process began.
+#[derive(Debug, Default)]
+pub struct ReplyCounters {
+    pub accepted: AtomicU64,
+    pub duplicates: AtomicU64,
+}
+
 struct Shared {
     core: Mutex<Core>,
     log: Log,
     hops_max: u32,
+    replies: ReplyCounters,
     reply_limits: sluice_config::Limits,
     /// Something is due earlier than the timer thinks.
     earlier: Arc<Notify>,
@@ -53,6 +62,7 @@ impl Dispatch {
                 core: Mutex::new(core),
                 log,
                 hops_max: limits.hops,
+                replies: ReplyCounters::default(),
                 reply_limits: limits,
                 earlier,
                 owed: Notify::new(),
@@ -65,6 +75,10 @@ impl Dispatch {
     /// The state, for as long as the guard lives; nothing is routed or settled meanwhile.
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn replies(&self) -> &ReplyCounters {
+        &self.shared.replies
     }
 
     /// What runs the transforms.

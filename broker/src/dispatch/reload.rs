@@ -22,16 +22,35 @@ pub struct Prepared {
     triggers: BTreeMap<String, Opened>,
 }
 
+/// A sink that cannot be opened, and where it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{}`{key}` of trigger `{trigger}`: {error}", before(.at.as_ref()))]
+pub struct WrongSink {
+    key: &'static str,
+    trigger: String,
+    at: Option<config::Place>,
+    #[source]
+    error: OpenError,
+}
+
+/// Nothing for a dead-letter sink that all triggers have.
+fn before(at: Option<&config::Place>) -> String {
+    at.map(|at| format!("{at}: ")).unwrap_or_default()
+}
+
 /// Opens the sinks of all triggers; nothing is changed by it.
-pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared, (String, OpenError)> {
+pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared, Box<WrongSink>> {
     let mut prepared = BTreeMap::new();
     for (name, trigger) in triggers {
-        let failed = |error| (name.clone(), error);
-        let concurrency = trigger.delivery.concurrency;
-        let sink = Arc::new(Sink::open(&trigger.sink, concurrency).map_err(failed)?);
-        let dead_letter =
-            trigger.dead_letter.as_ref().map(|sink| Sink::open(sink, concurrency).map(Arc::new));
-        prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter.transpose().map_err(failed)?));
+        let open = |key, sink| {
+            let at = trigger.places.find(key).cloned();
+            Sink::open(sink, trigger.delivery.concurrency)
+                .map(Arc::new)
+                .map_err(|error| Box::new(WrongSink { key, trigger: name.clone(), at, error }))
+        };
+        let sink = open("sink", &trigger.sink)?;
+        let dead_letter = trigger.dead_letter.as_ref().map(|sink| open("dead_letter", sink)).transpose()?;
+        prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter));
     }
     Ok(Prepared { triggers: prepared })
 }

@@ -68,7 +68,10 @@ pub enum OpenError {
     Version { path: PathBuf, found: u32 },
     #[error("{}", damage_text(.dir, .damage))]
     Damaged { dir: PathBuf, damage: Vec<Damage> },
-    #[error("{}: no snapshot is whole, and the log before {} has been retired", dir.display(), .segment.display())]
+    #[error(
+        "{}: no snapshot is whole, and the log before {} is not there; `store.on_damage: skip` begins with what is left",
+        dir.display(), .segment.display()
+    )]
     NoSnapshot { dir: PathBuf, segment: PathBuf },
 }
 

@@ -357,6 +357,8 @@ impl State {
             trigger.routing.history += end.0 - next.0;
             trigger.history = (end < last).then_some((end, last));
         } else {
+            // The frame of these events may be damaged, and this the first that tells of them.
+            self.events(routed.from, end, self.last_received_ms);
             self.routed_total += subtract(&mut self.unrouted, routed.from, end);
         }
         for (offset, matched) in &routed.matches {
