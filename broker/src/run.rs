@@ -167,9 +167,9 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
+    sources.adopt(prepared_sources).await;
     gate.set(GateState::Ready);
     tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
-    sources.adopt(prepared_sources).await;
     sources.settled(SETTLE_DEADLINE).await;
     greet(&config, addresses, loaded.files.len(), sources.not_up().len());
 

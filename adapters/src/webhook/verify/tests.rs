@@ -208,9 +208,7 @@ fn computed_vectors_hold() {
         secrets: vec!["whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="],
         ..standard().with("webhook-id", "msg_1")
     };
-    public
-        .with("webhook-signature", PUBLIC_SIGNATURE)
-        .check("verified, signed at 1614265330 as msg_1");
+    public.with("webhook-signature", PUBLIC_SIGNATURE).check("verified, signed at 1614265330 as msg_1");
     public.check("no signature is that of a secret");
 }
 
