@@ -30,6 +30,9 @@ const LATE: SignedDuration = SignedDuration::from_secs(60);
 /// A mark that is further ahead than this is of a clock that was wrong.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_hours(24);
 
+/// 2025-12-31T23:59:59Z: where a test of a timer begins.
+const TESTED_FROM: Timestamp = Timestamp::constant(1_767_225_599, 0);
+
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A compiled timer.
@@ -68,6 +71,12 @@ impl CronSource {
             event_bytes: source.event_bytes,
             clock,
         })
+    }
+
+    /// A tick that is the same at any time: the first of 2026, or the only one.
+    pub(crate) fn first_tick(&self) -> String {
+        let tick = self.ticks.next(TESTED_FROM).or_else(|| self.ticks.next(Timestamp::UNIX_EPOCH));
+        tick.unwrap_or(TESTED_FROM).to_string()
     }
 
     /// The event of a tick; the record's position is the instant it was due.

@@ -212,7 +212,7 @@ impl Hook {
     }
 
     /// A signed id comes before any other: whoever sends a delivery again within the tolerance may name it anew elsewhere.
-    fn delivery_id(&self, record: &Record, signed: Option<String>) -> String {
+    pub(crate) fn delivery_id(&self, record: &Record, signed: Option<String>) -> String {
         let named = || match &self.kind {
             Kind::Webhook { delivery_id, .. } => delivery_id.of(record),
             Kind::Git { provider, .. } => {
