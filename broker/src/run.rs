@@ -32,6 +32,8 @@ const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 16;
 /// How long a start waits for sources to be up or down before it says how many are not up.
 const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
+/// Names of hooks in the line that says where they are.
+const HOOKS_SHOWN: usize = 8;
 const RELOADS_WAITING: usize = 8;
 /// What a segment must have room for besides the largest batch.
 const SEGMENT_OVERHEAD: u64 = 1 << 20;
@@ -285,7 +287,8 @@ fn greet(
     sources_not_up: usize,
 ) {
     let triggers = config.triggers.len();
-    eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
+    let hooks = hooks_shown(config);
+    eprintln!("sluice {} takes events at http://{public}/events{hooks}", env!("CARGO_PKG_VERSION"));
     eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
     eprintln!("{triggers} triggers from {files} files; events are kept in {}", config.store.dir.display());
     eprintln!(
@@ -293,6 +296,26 @@ fn greet(
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
     );
     eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
+}
+
+/// Where deliveries of webhooks go: nothing else says it to who configures their sender.
+fn hooks_shown(config: &Config) -> String {
+    let is_hook = |kind: &config::SourceKind| {
+        matches!(kind, config::SourceKind::Webhook(_) | config::SourceKind::Git(_))
+    };
+    let names = config.sources.iter().filter(|(_, source)| is_hook(&source.kind)).map(|(name, _)| &**name);
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => String::new(),
+        few if few.len() <= HOOKS_SHOWN => {
+            format!(" and deliveries at /hooks/ followed by {}", few.join(", "))
+        }
+        many => format!(
+            " and deliveries at /hooks/ followed by {} and {} more",
+            many[..HOOKS_SHOWN].join(", "),
+            many.len() - HOOKS_SHOWN
+        ),
+    }
 }
 
 struct Signals {

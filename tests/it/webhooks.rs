@@ -63,6 +63,14 @@ async fn refused(broker: &Broker) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_start_says_where_deliveries_go() {
+    let (_sink, broker) = started().await;
+    let expected =
+        "/events and deliveries at /hooks/ followed by hub, lab, repo, slack, small, standard, stripe\n";
+    assert!(broker.said().contains(expected), "{}", broker.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_stored_once_however_often_it_is_sent() {
     let (_sink, broker) = started().await;
     let body = r#"{ "zen" : "Keep it logically awesome." }"#;
