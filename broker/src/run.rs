@@ -287,34 +287,30 @@ fn greet(
     sources_not_up: usize,
 ) {
     let triggers = config.triggers.len();
-    let hooks = hooks_shown(config);
-    eprintln!("sluice {} takes events at http://{public}/events{hooks}", env!("CARGO_PKG_VERSION"));
+    eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
     eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
     eprintln!("{triggers} triggers from {files} files; events are kept in {}", config.store.dir.display());
     eprintln!(
         "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
     );
+    if let Some(hooks) = hooks_shown(config) {
+        eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
+    }
     eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
 }
 
-/// Where deliveries of webhooks go: nothing else says it to who configures their sender.
-fn hooks_shown(config: &Config) -> String {
+/// Nothing else says it to who configures the sender of a webhook.
+fn hooks_shown(config: &Config) -> Option<String> {
     let is_hook = |kind: &config::SourceKind| {
         matches!(kind, config::SourceKind::Webhook(_) | config::SourceKind::Git(_))
     };
     let names = config.sources.iter().filter(|(_, source)| is_hook(&source.kind)).map(|(name, _)| &**name);
     let names: Vec<&str> = names.collect();
     match names.as_slice() {
-        [] => String::new(),
-        few if few.len() <= HOOKS_SHOWN => {
-            format!(" and deliveries at /hooks/ followed by {}", few.join(", "))
-        }
-        many => format!(
-            " and deliveries at /hooks/ followed by {} and {} more",
-            many[..HOOKS_SHOWN].join(", "),
-            many.len() - HOOKS_SHOWN
-        ),
+        [] => None,
+        few if few.len() <= HOOKS_SHOWN => Some(few.join(", ")),
+        many => Some(format!("{} or {} more", many[..HOOKS_SHOWN].join(", "), many.len() - HOOKS_SHOWN)),
     }
 }
 

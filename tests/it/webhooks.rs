@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, run};
+use crate::eventually;
 use crate::http::{Answer, headers, send};
 use crate::sink::{Sink, status};
 
