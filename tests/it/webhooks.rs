@@ -66,9 +66,15 @@ async fn refused(broker: &Broker) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_says_where_deliveries_go() {
     let (_sink, broker) = started().await;
-    let expected =
-        "/events and deliveries at /hooks/ followed by hub, lab, repo, slack, small, standard, stripe\n";
-    assert!(broker.said().contains(expected), "{}", broker.said());
+    let expected = format!(
+        "deliveries of webhooks: http://{}/hooks/ and then hub, lab, repo, slack, small, standard, stripe\n",
+        broker.public
+    );
+    eventually("the line", || {
+        let found = broker.said().contains(&expected).then_some(());
+        async move { found }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
