@@ -339,3 +339,20 @@ async fn the_webhook_section_of_the_readme_is_true() {
     let answer = send(broker.public, Method::OPTIONS, "/hooks/builds", HeaderMap::new(), "").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (200, Some("POST, OPTIONS")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_leaves_some_says_so_with_its_exit_code() {
+    let yaml = |id: &str| {
+        format!("sources: {{ hook: {{ webhook: {{ insecure: true }}, event: {{ id: \"{id}\" }} }} }}")
+    };
+    let broker = Broker::start(&yaml("{body.id}")).await;
+    for body in ["{\"a\":1}", "{\"a\":2}"] {
+        assert_eq!(deliver(&broker, "hook", &[], body).await.status, 202);
+    }
+    assert_eq!(broker.reload(&yaml("same")).await.status, 200);
+    let told = broker.cli_words(&["dlq", "redrive", "--via", "hook", "--json"]);
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.json()["redriven"], 1);
+    assert_eq!(told.json()["failed"][0]["id"], "2@hook");
+    assert!(told.err.contains("1 of the dead letters stay"), "{told:?}");
+}
