@@ -19,7 +19,8 @@ use crate::store::{LogRecord, Offset, ReadError, Reader, Record, TriggerSet};
 #[serde(deny_unknown_fields)]
 struct Question {
     event: Option<Box<RawValue>>,
-    offset: Option<String>,
+    /// Text as everywhere, or a number.
+    offset: Option<Value>,
     /// The entry point of an event that is not stored.
     via: Option<String>,
     #[serde(default)]
@@ -36,8 +37,23 @@ enum When {
     Then,
 }
 
+impl Question {
+    /// A bare CloudEvent asks about itself.
+    fn read(body: &Bytes) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Bare {
+            #[serde(rename = "specversion")]
+            _specversion: serde::de::IgnoredAny,
+        }
+        match serde_json::from_slice::<Bare>(body).and_then(|_| serde_json::from_slice(body)) {
+            Ok(event) => Ok(Self { event: Some(event), offset: None, via: None, config: When::Now }),
+            Err(_) => answer::body(body),
+        }
+    }
+}
+
 pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
-    let question: Question = answer::body(&body)?;
+    let question = Question::read(&body)?;
     match (&question.event, &question.offset) {
         (Some(event), None) => {
             if question.config == When::Then {
@@ -47,6 +63,9 @@ pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
             let event = sluice_schemas::json::decode(&bytes);
             let event = event.map_err(|error| answer::bad("event", format!("`event`: {error}")))?;
             let via = question.via.as_deref().unwrap_or("http");
+            if !explain::is_entry_point(via, |name| admin.sources.show(name).is_some()) {
+                return Err(answer::bad("via", explain::no_entry_point(via)));
+            }
             let candidates = now(&admin.dispatch.core());
             explained(&admin, &Asked { event: &event, via, offset: None }, &candidates, When::Now).await
         }
@@ -54,7 +73,8 @@ pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
             if question.via.is_some() {
                 return Err(answer::bad("via", "a stored event has its entry point"));
             }
-            stored(&admin, offset, question.config).await
+            let offset = offset.as_str().map_or_else(|| offset.to_string(), str::to_owned);
+            stored(&admin, &offset, question.config).await
         }
         _ => Err(answer::bad("event", "say which: `event` or `offset`")),
     }

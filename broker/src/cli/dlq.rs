@@ -217,7 +217,11 @@ async fn act(
         body.insert("dry_run".into(), true.into());
     }
     let answer = client.post(&format!("dead-letters/{verb}"), &Value::Object(body)).await?;
-    print_answer(&answer, form, &["dry_run", "count", "ids"])
+    print_answer(&answer, form, &["dry_run", "count", "ids"])?;
+    match answer.document()?["failed"].as_array().map_or(0, Vec::len) {
+        0 => Ok(()),
+        count => Err(Error::failed(format!("{count} of the dead letters stay, as said above"))),
+    }
 }
 
 fn dead_letter_table(items: &[Value]) -> Table {

@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
-    /// that recovery wrote again is visited once.
+    /// that recovery wrote again is visited once. From 0 on, what stands in front of the first event is visited too.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
         let mut last_frame = 0;
         for segment in self.segments() {
@@ -190,7 +190,8 @@ impl Reader {
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
             }
-            if !walk_frames(&segment, segment.seek(from), &mut last_frame, visit)? {
+            let at = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
+            if !walk_frames(&segment, at, &mut last_frame, visit)? {
                 return Ok(());
             }
         }
