@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers as _, Message, Timestamp};
@@ -81,6 +82,8 @@ impl KafkaSource {
     fn consumer_config(&self) -> ClientConfig {
         let config = &self.config;
         let mut configured = client::configure(&config.client);
+        // The client asks the crate `log`, which knows nothing of what is wanted here, and would say errors only.
+        configured.set_log_level(RDKafkaLogLevel::Info);
         let session_ms = config.session_timeout.as_millis();
         configured
             .set("group.id", &config.group)
@@ -335,7 +338,12 @@ impl Watch {
 }
 
 impl ClientContext for Watch {
-    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // Records between where the group was and where it goes on are passed over: somebody should know.
+        if facility == "OFFSET" && matches!(level, RDKafkaLogLevel::Warning) {
+            tracing::warn!(facility, "librdkafka: {text}");
+            return;
+        }
         tracing::debug!(facility, "librdkafka: {text}");
     }
 
