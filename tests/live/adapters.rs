@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod of_amqp;
+mod of_identity;
 mod of_kafka;
 mod of_nats;
 mod proxy;

@@ -92,6 +92,18 @@ fn a_consumer_that_goes_away_is_made_again() {
 }
 
 #[test]
+fn a_stream_that_forgets_is_warned_of() {
+    tell(System::Nats, "a_stream_that_forgets_is_warned_of", async |story| {
+        story.nats(
+            "await stream.add_stream(name=sys.argv[2], subjects=[sys.argv[2].lower() + '.>'], max_age=60, storage='memory')",
+        );
+        let _running = run(&story.store, &story.yaml());
+        story.store.until("it is up", Stored::is_up).await;
+        crate::said::until(&[&story.place, "its storage is memory, its max_age is 60s"]).await;
+    });
+}
+
+#[test]
 fn a_queue_group_shares_the_subjects_of_core_nats() {
     tell(System::Nats, "a_queue_group_shares_the_subjects_of_core_nats", async |story| {
         let yaml = core(&story, ", queue_group: sluice");
