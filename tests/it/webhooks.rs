@@ -77,6 +77,12 @@ async fn a_delivery_is_stored_once_however_often_it_is_sent() {
     let again = deliver(&broker, "hub", &with, body).await;
     assert_eq!((again.status, again.header("sluice-offset")), (StatusCode::ACCEPTED, Some("0")));
     assert_eq!(again.header("sluice-duplicate"), Some("true"));
+    let source = broker.get("sources/hub").await;
+    assert_eq!((&source["accepted"], &source["duplicates"]), (&json!(1), &json!(1)), "{source}");
+    let metrics = broker.ask("/metrics").await.text();
+    for line in ["accepted_total{via=\"hub\"} 1", "duplicate_total{via=\"hub\"} 1"] {
+        assert!(metrics.contains(&format!("\nsluice_events_{line}\n")), "{metrics}");
+    }
     let shown = broker.get("events/0").await;
     assert_eq!((&shown["via"], &shown["event"]["source"]), (&json!("hub"), &json!("/hub")));
     assert_eq!((&shown["event"]["type"], &shown["event"]["id"]), (&json!("sluice.webhook"), &json!("d-1")));
@@ -247,6 +253,8 @@ async fn a_body_has_the_limit_of_its_source() {
     let (_sink, broker) = started().await;
     assert_eq!(deliver(&broker, "small", &[], &"x".repeat(1024)).await.status, 202);
     assert_eq!(deliver(&broker, "small", &[], &"x".repeat(1025)).await.status, 413);
+    let metrics = broker.ask("/metrics").await.text();
+    assert!(metrics.contains("\nsluice_events_refused_total{reason=\"too_large\"} 1\n"), "{metrics}");
     // The largest that GitHub sends, with a push of as many commits as it lists.
     let commits = vec![json!({ "id": "a".repeat(40), "message": "m".repeat(11_000) }); 2048];
     let body =
