@@ -4,6 +4,7 @@
 mod of_amqp;
 mod of_identity;
 mod of_kafka;
+mod of_mock;
 mod of_nats;
 mod proxy;
 mod python;
