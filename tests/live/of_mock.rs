@@ -116,19 +116,22 @@ fn nothing_is_committed_that_was_not_stored_whoever_gets_the_partitions() {
         story.store.is_full.store(true, Ordering::Relaxed);
         let one = story.run();
         story.send(0..200).await;
-        story.store.until("it was refused", |stored| stored.refused > 2).await;
+        // Longer than the interval of commits.
+        story.store.until("it was refused for seconds", |stored| stored.refused > 5).await;
         // The other takes partitions away from it, with all it has received of them.
         let before = story.store.lock().reports.len();
         let other = story.run();
         story
             .store
             .until("the other is refused, too", |stored| {
-                stored.refused > 8 && stored.reports[before..].contains(&Report::Up)
+                stored.refused > 10 && stored.reports[before..].contains(&Report::Up)
             })
             .await;
         assert!(story.store.lock().events.is_empty());
         one.stop().await;
         other.stop().await;
+        let reports = story.store.lock().reports.clone();
+        assert!(!reports.iter().any(|report| matches!(report, Report::Position(_))), "{reports:?}");
         story.store.is_full.store(false, Ordering::Relaxed);
         let _last = story.run();
         story.until_all(200).await;
