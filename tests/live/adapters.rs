@@ -6,6 +6,7 @@ mod of_identity;
 mod of_kafka;
 mod of_mock;
 mod of_nats;
+mod of_sinks;
 mod proxy;
 mod python;
 mod rig;

@@ -15,7 +15,7 @@ fn yaml(story: &Story, more: &str) -> String {
 }
 
 impl Story {
-    fn amqp(&self, lines: &str) -> String {
+    pub fn amqp(&self, lines: &str) -> String {
         amqp(self.services, lines, &[&self.place])
     }
 }

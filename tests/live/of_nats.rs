@@ -14,7 +14,7 @@ fn core(story: &Story, more: &str) -> String {
 }
 
 impl Story {
-    fn nats(&self, lines: &str) -> String {
+    pub fn nats(&self, lines: &str) -> String {
         nats(self.services, lines, &[&self.place])
     }
 }
@@ -65,6 +65,25 @@ fn a_consumer_that_exists_is_used_as_it_is() {
              print(info.config.filter_subject, info.config.max_ack_pending, info.num_pending, info.num_ack_pending)",
         );
         assert_eq!(left, format!("{subject}.b 1 0 0"));
+    });
+}
+
+#[test]
+fn a_consumer_that_is_made_has_what_the_file_says() {
+    tell(System::Nats, "a_consumer_that_is_made_has_what_the_file_says", async |story| {
+        story.create().await;
+        let subject = story.place.to_lowercase();
+        story.nats(&format!(
+            "for name in ['a', 'b', 'c.d']: await stream.publish('{subject}.' + name, name.encode())"
+        ));
+        let filters = format!("filter_subjects: [\"{subject}.b\", \"{subject}.c.>\"], consumer");
+        let _running = run(&story.store, &story.yaml().replace("consumer", &filters));
+        story.store.until("two events", |stored| stored.events.len() == 2).await;
+        let made = story.nats(
+            "found = (await stream.consumer_info(sys.argv[2], 'sluice')).config\n\
+             print(found.durable_name, found.ack_policy, found.deliver_policy, found.max_deliver)",
+        );
+        assert_eq!(made, "sluice explicit all -1");
     });
 }
 

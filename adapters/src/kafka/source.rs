@@ -401,3 +401,60 @@ impl ConsumerContext for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use config::{Source as Configured, SourceKind, check_text};
+
+    use super::*;
+
+    fn settings(more: &str, names: &[&str]) -> String {
+        let yaml = format!(
+            "sources: {{ s: {{ kafka: {{ brokers: [\"k:9092\"], topics: [t], group: g{more} }} }} }}\n"
+        );
+        let loaded = check_text("s.yaml", &yaml, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let source: &Configured = &loaded.config.sources["s"];
+        let SourceKind::Kafka(kafka) = &source.kind else { panic!("no source of Kafka") };
+        let mapping = Mapping::compile("s", source).unwrap();
+        let configured = KafkaSource::new(kafka.clone(), mapping).consumer_config();
+        let value = |name: &&str| format!("{name}={}", configured.get(name).unwrap_or("-"));
+        names.iter().map(value).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_decides_safety_is_set() {
+        let names =
+            ["enable.auto.offset.store", "auto.offset.reset", "check.crcs", "allow.auto.create.topics"];
+        assert_eq!(
+            settings("", &names),
+            "enable.auto.offset.store=false auto.offset.reset=earliest check.crcs=true allow.auto.create.topics=false"
+        );
+        assert_eq!(settings(", start: latest", &names[1..2]), "auto.offset.reset=latest");
+        // What is said nothing about is librdkafka's own: aborted transactions are not read.
+        assert_eq!(
+            settings("", &["isolation.level", "group.instance.id"]),
+            "isolation.level=- group.instance.id=-"
+        );
+    }
+
+    #[test]
+    fn what_the_file_says_reaches_the_client() {
+        let more = ", instance: one, session_timeout: 6s, properties: { \"fetch.wait.max.ms\": \"7\", \"socket.timeout.ms\": \"8000\" }";
+        let names = [
+            "group.instance.id",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "fetch.wait.max.ms",
+            "socket.timeout.ms",
+        ];
+        assert_eq!(
+            settings(more, &names),
+            "group.instance.id=one session.timeout.ms=6000 heartbeat.interval.ms=2000 fetch.wait.max.ms=7 socket.timeout.ms=8000"
+        );
+        let secured = ", tls: true, sasl: { mechanism: SCRAM-SHA-256, username: u, password: p }";
+        assert_eq!(
+            settings(secured, &["security.protocol", "ssl.ca.location", "sasl.mechanism"]),
+            "security.protocol=sasl_ssl ssl.ca.location=probe sasl.mechanism=SCRAM-SHA-256"
+        );
+    }
+}
