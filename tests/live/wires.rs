@@ -15,6 +15,7 @@ pub async fn a_silent_wire_is_noticed_and_loses_nothing(story: Story) {
 
 async fn break_and_mend(story: Story, broken: Wire) {
     story.create(1).await;
+    story.system.redeliver_soon(story.services, &story.inward);
     let proxy = story.system.behind_proxy(story.services).await;
     let behind = story.system.plain_at(proxy.address.to_string());
     let sink = story.system.sink(&story.plain(), &story.outward, "binary");
