@@ -102,11 +102,13 @@ impl Sink {
             Self::Http(http) => http.deliver(attempt).await,
             Self::Stdout => stdout::print(attempt.event).await,
             #[cfg(feature = "kafka")]
-            Self::Kafka(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Kafka(named) => {
+                systems::deliver(attempt, named.sink.send(attempt.event), || named.sink.trouble()).await
+            }
             #[cfg(feature = "amqp")]
-            Self::Amqp(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Amqp(named) => systems::deliver(attempt, named.sink.send(attempt.event), || None).await,
             #[cfg(feature = "nats")]
-            Self::Nats(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Nats(named) => systems::deliver(attempt, named.sink.send(attempt.event), || None).await,
         }
     }
 }
