@@ -12,6 +12,7 @@ mod delivery;
 mod documents;
 mod explain;
 mod git;
+mod kafka;
 mod operators;
 mod publishing;
 mod reload;

@@ -35,14 +35,15 @@ stories! {
 }
 
 /// A place of its own for each story; one story at a time, because some kill servers.
-struct Story {
-    system: System,
-    services: &'static Services,
-    place: String,
-    store: Arc<Store>,
+pub struct Story {
+    pub system: System,
+    pub services: &'static Services,
+    pub place: String,
+    pub store: Arc<Store>,
 }
 
-fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(Story) -> F) {
+pub fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(Story) -> F) {
+    crate::said::listen();
     let _turn = turn();
     let Some(services) = services() else { return };
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -54,7 +55,7 @@ fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(S
 }
 
 impl Story {
-    fn yaml(&self) -> String {
+    pub fn yaml(&self) -> String {
         self.system.yaml(&self.system.address(self.services), &self.place)
     }
 
@@ -72,20 +73,20 @@ impl Story {
         (proxy, yaml)
     }
 
-    fn send(&self, sent: &[Sent]) {
+    pub fn send(&self, sent: &[Sent]) {
         self.system.send(self.services, &self.place, sent);
     }
 
-    fn send_numbered(&self, numbers: std::ops::Range<usize>) {
+    pub fn send_numbered(&self, numbers: std::ops::Range<usize>) {
         self.send(&numbers.map(|number| self.system.binary(number)).collect::<Vec<_>>());
     }
 
-    async fn create(&self) {
+    pub async fn create(&self) {
         self.system.create(self.services, &self.place, 1).await;
     }
 
     /// Each once in the store, and nothing else. Order is asked for where nothing was sent twice.
-    async fn until_all(&self, count: usize) {
+    pub async fn until_all(&self, count: usize) {
         self.store.until(&format!("{count} events"), |stored| stored.events.len() >= count).await;
         let mut ids = self.store.lock().ids();
         ids.sort_unstable();

@@ -15,6 +15,8 @@ struct Kept {
     /// Ids of events and positions of records put aside, each with its mark.
     lines: Mutex<Vec<String>>,
     refuse: Mutex<Vec<Refusal>>,
+    /// Ticks that were said to be left out.
+    skipped: Mutex<u64>,
 }
 
 impl Intake for Kept {
@@ -70,10 +72,15 @@ fn rig(yaml: &str, start: &str, mark: Option<&str>) -> Rig {
     let source = CronSource::with_clock("t", cron, &configured, Arc::new(clock)).unwrap();
     let kept = Arc::new(Kept::default());
     let (stop, stopped) = watch::channel(false);
+    let told = Arc::clone(&kept);
     let context = Context {
         name: "t".into(),
         publisher: Publisher::new("t", Arc::<Kept>::clone(&kept)),
-        health: Health::new(|_| {}),
+        health: Health::new(move |report| {
+            if let Report::Skipped { ticks } = report {
+                *told.skipped.lock().unwrap() += ticks;
+            }
+        }),
         stop: Stop::new(stopped),
         mark: mark.map(|at| source.ticks.mark(at.parse().unwrap())),
         put_aside_bytes: 1000,
@@ -262,6 +269,35 @@ async fn it_ends_when_it_is_told_to() {
     });
     tokio::time::timeout(Duration::from_secs(6), source.run(context)).await.expect("ends").expect("is well");
     drop(told.await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_out_is_counted() {
+    let all = missed("all, catch_up_max: 3");
+    assert_eq!((all.run(60).await.len(), *all.kept.skipped.lock().unwrap()), (3, 1));
+    let latest = missed("latest");
+    assert_eq!((latest.run(60).await.len(), *latest.kept.skipped.lock().unwrap()), (1, 3));
+    let skip = missed("skip");
+    assert_eq!((skip.run(60).await.len(), *skip.kept.skipped.lock().unwrap()), (0, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_timers_in_one_second_each_tick_once() {
+    let one = rig(r#"{ cron: { schedule: "0 * * * *" } }"#, "2026-11-21T10:59:59Z", None);
+    let yaml = configured(r#"{ cron: { schedule: "0 * * * *" } }"#);
+    let SourceKind::Cron(cron) = &yaml.kind else { panic!("no timer") };
+    let begun = Instant::now();
+    let start: Timestamp = "2026-11-21T10:59:59Z".parse().unwrap();
+    for number in 0..10_000 {
+        let clock = move || start + SignedDuration::try_from(begun.elapsed()).unwrap();
+        let source = CronSource::with_clock(&number.to_string(), cron, &yaml, Arc::new(clock)).unwrap();
+        let context = one.context.clone();
+        tokio::spawn(async move { source.run(context).await });
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lines = one.kept.lines.lock().unwrap();
+    let ticks = lines.iter().filter(|line| line.ends_with("/2026-11-21T11:00:00Z mark 2026-11-21T11:00:00Z"));
+    assert_eq!(ticks.count(), 10_000);
 }
 
 #[test]

@@ -175,17 +175,6 @@ impl Hook {
         self.template.apply(&shown, None, draft).map(|event| vec![event])
     }
 
-    /// The event of a record that was put aside, under the present configuration.
-    pub fn to_event(&self, record: &Record) -> Result<Event, Unfit> {
-        let events = self.to_events(record)?;
-        let count = events.len();
-        let mut events = events.into_iter();
-        match (events.next(), events.next()) {
-            (Some(event), None) => Ok(event),
-            (_, _) => Err(unfit(format!("a batch of {count} events is not redriven as one"))),
-        }
-    }
-
     /// What a delivery is as far as `event:` says nothing else.
     fn draft(&self, record: &Record, content_type: Option<&str>) -> Result<Draft, Unfit> {
         let body = record.body.clone().unwrap_or_default();

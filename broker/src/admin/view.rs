@@ -26,8 +26,9 @@ pub fn whole_event(event: &Event) -> Option<Box<RawValue>> {
         .and_then(|text| RawValue::from_string(text).ok())
 }
 
-/// What a source received that became no event.
-pub fn record(record: &sluice_adapters::Record) -> Value {
+/// What a source received that became no event. Its size is that of the body as it was received.
+pub fn record(aside: &sluice_adapters::Aside) -> Value {
+    let record = &aside.record;
     use base64::Engine as _;
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let headers = record.headers.iter().map(|(name, value)| json!([name, text_or_base64(value)]));
@@ -39,7 +40,7 @@ pub fn record(record: &sluice_adapters::Record) -> Value {
         "time": record.time_ms.and_then(|ms| u64::try_from(ms).ok()).map(time),
         "headers": headers.collect::<Vec<_>>(),
         "body": record.body.as_ref().map(|body| base64(body)),
-        "size": record.body.as_ref().map_or(0, |body| body.len()),
+        "size": aside.size,
     })
 }
 

@@ -182,10 +182,10 @@ impl Sources {
     }
 
     /// What a record that a source put aside becomes under the present configuration.
-    pub fn to_event(&self, name: &str, record: &Record) -> Result<Event, Unfit> {
+    pub fn to_events(&self, name: &str, record: &Record) -> Result<Vec<Event>, Unfit> {
         let opened = self.running().get(name).map(|running| running.opened.clone());
         match opened {
-            Some(opened) => opened.to_event(record),
+            Some(opened) => opened.to_events(record),
             None => {
                 let detail = format!("there is no source `{name}` any more");
                 Err(Unfit { is_conflict: false, detail })

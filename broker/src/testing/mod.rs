@@ -77,7 +77,11 @@ fn event_of(record: &GivenRecord, via: &str, config: &Config) -> Result<Event, S
     };
     let opened = sluice_adapters::open(via, source).map_err(|error| error.to_string())?;
     record.position = opened.position(&record);
-    opened.to_event(&record).map_err(|unfit| unfit.detail)
+    let events = opened.to_events(&record).map_err(|unfit| unfit.detail)?;
+    let count = events.len();
+    <[Event; 1]>::try_from(events)
+        .map(|[event]| event)
+        .map_err(|_| format!("a batch of {count} events cannot be tested"))
 }
 
 fn differences_of_fields(event: &Event, expected: &Map<String, Value>) -> Vec<Difference> {

@@ -115,7 +115,7 @@ async fn show_aside(admin: &Admin, text: String, number: u64, entry: AsideEntry)
         "reason": entry.reason().as_str(),
         "detail": aside.unfit.detail,
         "event": null,
-        "record": view::record(&aside.record),
+        "record": view::record(&aside),
         "attempts": [],
         "attempts_omitted": 0,
         "first_at": at,
