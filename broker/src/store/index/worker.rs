@@ -80,8 +80,13 @@ impl Index {
 
     /// Opens the index and follows the log; returns when it is time to stop.
     fn keep(&self) -> Result<(), IndexError> {
-        while !self.room.is_left(&self.dir) {
-            self.control().state = IndexState::Waiting;
+        loop {
+            let has_room = self.room.is_left(&self.dir);
+            if has_room && (self.dir.exists() || self.has_block()) {
+                break;
+            }
+            // An open database takes some thirty megabytes. A log without a block needs none.
+            self.control().state = if has_room { IndexState::Ready } else { IndexState::Waiting };
             if self.is_stopped_after(TICK) {
                 return Ok(());
             }
@@ -135,6 +140,12 @@ impl Index {
         Ok(Arc::new(trees))
     }
 
+    /// Whether there is a block in the log.
+    fn has_block(&self) -> bool {
+        let segments = self.reader.segments();
+        segments.len() > 1 || segments.iter().any(|only| has_block(only, &Reached::start(only)))
+    }
+
     /// Where the log ends, to see whether it grows.
     fn end(&self) -> Option<(u64, u64)> {
         self.reader.segments().last().map(|last| (last.number(), last.extent().end))
@@ -161,17 +172,23 @@ impl Index {
     }
 }
 
+/// Whether a segment holds a whole block behind a position, as far as can be told without reading it.
+fn has_block(segment: &Segment, reached: &Reached) -> bool {
+    let Extent { end, next_offset, .. } = segment.extent();
+    let pending = next_offset.0.saturating_sub(reached.next_offset);
+    end.saturating_sub(reached.at) >= BYTES_MAX || pending >= EVENTS_MAX as u64
+}
+
 /// Reads up to the end of a block; `None` when the segment does not hold a whole one yet and may still grow.
 fn read_block(
     segment: &Segment,
     mut reached: Reached,
     is_sealed: bool,
 ) -> io::Result<Option<(Vec<Block>, Reached)>> {
-    let Extent { end, next_offset, .. } = segment.extent();
-    let pending = next_offset.0.saturating_sub(reached.next_offset);
-    if !is_sealed && end.saturating_sub(reached.at) < BYTES_MAX && pending < EVENTS_MAX as u64 {
+    if !is_sealed && !has_block(segment, &reached) {
         return Ok(None);
     }
+    let end = segment.extent().end;
     let mut draft = Draft::new(reached.at, reached.frame);
     let mut window = FileWindow::new(segment);
     while !draft.is_full(reached.at) {

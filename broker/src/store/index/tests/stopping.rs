@@ -21,6 +21,20 @@ async fn a_stop_waits_for_the_index_and_the_store_opens_again_at_once() {
 }
 
 #[tokio::test]
+async fn nothing_is_opened_before_the_log_holds_a_block() {
+    let mut stand = Stand::new(3, 100).await;
+    let index = Arc::clone(stand.log.index());
+    index.start();
+    until("the index has looked", || index.state() == IndexState::Ready).await;
+    assert_eq!(index.lag(), 100);
+    stand.check(&index);
+    assert!(index.trees().is_none() && !stand.dir.path().join("index").exists());
+    stand.publish(5_000).await;
+    until("a block is indexed", || index.lag() < 4_096).await;
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn a_store_is_closed_without_its_index_having_been_started() {
     let stand = Stand::new(1, 10).await;
     let dir = stand.stop().await;
@@ -83,6 +97,10 @@ async fn an_index_that_hangs_does_not_hang_the_stop_and_keeps_the_lock() {
     let stuck = Arc::new(Stuck { has_met: AtomicBool::new(false), for_ever: Mutex::new(for_ever) });
     let opened = open(Arc::clone(&stuck) as Arc<dyn Disk>, &options(dir.path())).unwrap();
     opened.log.index().start();
+    let mut tail = opened.tail;
+    tokio::spawn(async move { while tail.recv().await.is_some() {} });
+    let new = (0..5_000).map(|_| new_event(&mut fastrand::Rng::with_seed(5))).collect();
+    opened.log.append(new, Vec::new()).await.unwrap();
     until("the index hangs", || stuck.has_met.load(Relaxed)).await;
     opened.log.stop();
     tokio::time::timeout(PATIENCE, opened.ended).await.unwrap().unwrap().unwrap();
