@@ -367,7 +367,7 @@ fn what_was_put_aside_before_the_first_event_is_found_behind_it() {
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options()).unwrap();
     let unfit = sluice_adapters::Unfit { is_conflict: false, detail: "no `id`".into() };
-    let aside = sluice_adapters::Aside { record: sluice_adapters::Record::default(), unfit };
+    let aside = sluice_adapters::Aside { size: 0, record: sluice_adapters::Record::default(), unfit };
     for number in 1..=3 {
         let aside = Aside { number, at_ms: 0, source: "hook".into(), near: Offset(0), aside: aside.clone() };
         run.append(&[], vec![LogRecord::Aside(aside)]).unwrap();
