@@ -120,7 +120,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     attempted.status = failure.status.or(attempted.status);
     attempted.error = Some(failure.error.as_str().into());
     attempted.body = failure.body.clone();
-    match trigger.policy.decide(attempt, &outcome, age(now), fastrand::f64()) {
+    match trigger.policy.decide(attempt, &outcome, age(now), (dispatch.shared.jitter)()) {
         Disposition::Settle => accepted(dispatch, &trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };

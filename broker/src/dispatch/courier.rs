@@ -111,7 +111,8 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
         Told::Again if lane.rests_until.is_some() => {}
         Told::Again => {
             lane.failures += 1;
-            lane.rests_until = Some(Instant::now() + trigger.policy.wait(lane.failures, fastrand::f64()));
+            lane.rests_until =
+                Some(Instant::now() + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)()));
         }
         Told::Unreadable => lane.rests_until = Some(Instant::now() + UNREADABLE_WAIT),
     }

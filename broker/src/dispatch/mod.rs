@@ -10,6 +10,8 @@ mod core;
 mod courier;
 mod history;
 mod reload;
+#[cfg(test)]
+pub(crate) mod tests;
 mod trigger;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,11 +42,23 @@ struct Shared {
     /// A dead-letter sink is owed something that it was not a moment ago.
     owed: Notify,
     in_flight: watch::Sender<usize>,
+    /// Which share of a backoff is waited, in [0, 1): evenly distributed (full jitter) outside of tests.
+    jitter: fn() -> f64,
     transforms: transform::Pool,
 }
 
 impl Dispatch {
     pub fn new(log: Log, state: State, limits: sluice_config::Limits, outstanding_max: usize) -> Self {
+        Self::with_jitter(log, state, limits, outstanding_max, fastrand::f64)
+    }
+
+    fn with_jitter(
+        log: Log,
+        state: State,
+        limits: sluice_config::Limits,
+        outstanding_max: usize,
+        jitter: fn() -> f64,
+    ) -> Self {
         let earlier = Arc::new(Notify::new());
         let in_flight = watch::Sender::new(0);
         let core = Core::new(log.clone(), state, outstanding_max, Arc::clone(&earlier), in_flight.clone());
@@ -57,6 +71,7 @@ impl Dispatch {
                 earlier,
                 owed: Notify::new(),
                 in_flight,
+                jitter,
                 transforms: transform::Pool::default(),
             }),
         }

@@ -24,13 +24,19 @@ pub struct Prepared {
 
 /// Opens the sinks of all triggers; nothing is changed by it.
 pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared, (String, OpenError)> {
+    prepare_with(triggers, &Sink::open)
+}
+
+pub(super) fn prepare_with(
+    triggers: &BTreeMap<String, config::Trigger>,
+    open: &dyn Fn(&config::Sink, usize) -> Result<Sink, OpenError>,
+) -> Result<Prepared, (String, OpenError)> {
     let mut prepared = BTreeMap::new();
     for (name, trigger) in triggers {
         let failed = |error| (name.clone(), error);
         let concurrency = trigger.delivery.concurrency;
-        let sink = Arc::new(Sink::open(&trigger.sink, concurrency).map_err(failed)?);
-        let dead_letter =
-            trigger.dead_letter.as_ref().map(|sink| Sink::open(sink, concurrency).map(Arc::new));
+        let sink = Arc::new(open(&trigger.sink, concurrency).map_err(failed)?);
+        let dead_letter = trigger.dead_letter.as_ref().map(|sink| open(sink, concurrency).map(Arc::new));
         prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter.transpose().map_err(failed)?));
     }
     Ok(Prepared { triggers: prepared })
@@ -103,7 +109,7 @@ impl Dispatch {
             let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
             let runtime = match former {
                 Some(mut runtime) => {
-                    runtime.reconfigure(active);
+                    runtime.reconfigure(active, state);
                     runtime
                 }
                 None => Runtime::new(active, state, core.state.books(state).unmatched),

@@ -111,16 +111,10 @@ const READY_MAX: usize = 1024;
 impl Runtime {
     pub fn new(active: Arc<Active>, state: &TriggerState, unmatched_at_start: u64) -> Self {
         let order = (active.config.delivery.order != config::Order::None).then(Order::default);
-        let redriven = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
-        let ready = redriven.map(|((offset, redrive), _)| DeliveryId {
-            trigger: active.id,
-            offset: *offset,
-            redrive: *redrive,
-        });
         let mut runtime = Self {
             in_flight: HashSet::new(),
             admitted: Offset(0),
-            ready: ready.collect(),
+            ready: fresh_redrives(active.id, state).collect(),
             postponed: Vec::new(),
             order,
             retry_due_ms: 0,
@@ -136,7 +130,7 @@ impl Runtime {
     }
 
     /// Takes over a changed configuration; what is in flight stays so.
-    pub fn reconfigure(&mut self, active: Arc<Active>) {
+    pub fn reconfigure(&mut self, active: Arc<Active>, state: &TriggerState) {
         let same_order = active.config.delivery.order == self.active.config.delivery.order;
         self.active = active;
         self.reset_rate();
@@ -146,6 +140,11 @@ impl Runtime {
             self.admitted = Offset(0);
             self.ready.clear();
         }
+        // Redrives are in no log order to be found in again: those that were dropped here, or came while it was frozen.
+        let known: HashSet<DeliveryId> = self.ready.iter().copied().collect();
+        let is_new = |id: &DeliveryId| !known.contains(id) && !self.is_taken_up(*id);
+        let missing: Vec<_> = fresh_redrives(self.active.id, state).filter(is_new).collect();
+        self.ready.extend(missing);
     }
 
     fn reset_rate(&mut self) {
@@ -354,6 +353,12 @@ impl Runtime {
     pub fn is_held(&self, offset: Offset) -> bool {
         self.order.as_ref().is_some_and(|order| order.held.contains(&offset))
     }
+}
+
+/// Redriven deliveries that have not been attempted yet.
+fn fresh_redrives(trigger: TriggerId, state: &TriggerState) -> impl Iterator<Item = DeliveryId> {
+    let fresh = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
+    fresh.map(move |((offset, redrive), _)| DeliveryId { trigger, offset: *offset, redrive: *redrive })
 }
 
 /// What events of a trigger are ordered by; `None` when this one has no key.

@@ -64,7 +64,7 @@ mod segment;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod window;
 mod writer;
@@ -77,6 +77,8 @@ use tokio::sync::oneshot;
 pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
+#[cfg(test)]
+pub use open::open_stepwise;
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use reader::{ReadError, Reader};
 pub use record::{
