@@ -192,6 +192,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         .await?
         .map_err(|error| trail::problem(&error))?;
     add_unwritten(admin, offset, &mut trail);
+    let event = view::whole_event(&record.event);
     let core = admin.dispatch.core();
     let mut deliveries = Vec::new();
     for ((trigger, redrive), attempts) in &trail.deliveries {
@@ -225,7 +226,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         via: record.via.to_string(),
         parent: record.parent.map(|parent| parent.to_string()),
         hops: record.hops,
-        event: view::whole_event(&record.event),
+        event,
         deliveries,
         unmatched: unmatched.map(|entry| entry.name.clone()).collect(),
     };
@@ -243,7 +244,7 @@ fn add_unwritten(admin: &Admin, offset: Offset, trail: &mut Trail) {
                 trail.matched.push(*id);
             }
         }
-        for (_, redrive) in state.redriven.keys().filter(|(at, _)| *at == offset) {
+        for ((_, redrive), _) in state.redriven.range((offset, 0)..=(offset, u32::MAX)) {
             trail.deliveries.entry((*id, *redrive)).or_default();
         }
     }

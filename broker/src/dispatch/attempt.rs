@@ -9,9 +9,9 @@ use sluice_adapters::Refusal;
 use sluice_schemas::Event;
 use tracing::{debug, error, warn};
 
-use super::core::ended_without_attempt;
+use super::core::{Core, ended_without_attempt};
 use super::courier::Letter;
-use super::trigger::{Active, Claim, LastError};
+use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
@@ -33,11 +33,13 @@ struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            // The task panicked: the event is not lost, it is attempted again, and the others go on.
-            error!(offset = %id.offset, "an attempt ended in a panic");
+            // The task panicked, or the process ends: the event is not lost, it is attempted again, and the others go on.
+            if std::thread::panicking() {
+                error!(offset = %id.offset, "an attempt ended in a panic");
+            }
             let mut core = self.dispatch.core();
             let until = clock::steady_ms() + 1000;
-            if let Some(runtime) = core.runtimes.get_mut(&id.trigger) {
+            if let Some(runtime) = core.runtime_mut(id.trigger) {
                 runtime.postpone(id, until);
             }
             core.wake(id.trigger, until);
@@ -55,7 +57,15 @@ pub async fn make(dispatch: Dispatch, claim: Claim) {
         one(&dispatch, claim).await;
         in_flight.id = None;
         history::catch_up_if_behind(&dispatch, trigger);
-        next = dispatch.core().claim(trigger);
+        let step = dispatch.core().step(trigger);
+        next = match step {
+            Some(Step::Attempt(claim)) => Some(claim),
+            Some(step @ Step::LookUp(_)) => {
+                dispatch.start(vec![step]);
+                None
+            }
+            None => None,
+        };
     }
 }
 
@@ -238,7 +248,9 @@ fn dead(
         let mut core = dispatch.core();
         if trigger.dead_letter.is_some() {
             attempted.owes_letter = true;
-            core.fresh.put(id, Letter { record: Arc::clone(record), attempts, reason, failure });
+            let letter = Letter { record: Arc::clone(record), attempts, reason, failure };
+            let Core { fresh, state, .. } = &mut *core;
+            fresh.put(id, letter, &state.owed);
         }
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
@@ -324,7 +336,8 @@ impl Dispatch {
                 self.shared.owed.notify_one();
             }
             if behind {
-                history::catch_up(self, id).await;
+                let caught_up = history::catch_up(self, id).await;
+                caught_up.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
             }
         }
     }

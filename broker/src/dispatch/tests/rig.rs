@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -23,12 +23,15 @@ use crate::sink::scripted::{Play, Script, ScriptedSink};
 use crate::store::tests::disk::SimDisk;
 use crate::store::tests::rig::{self as store_rig, check_books};
 use crate::store::{
-    Append, Attempted, DeliveryId, LogRecord, Next, Offset, Options, Record, Redrive, TriggerId, clock,
-    open_stepwise,
+    Append, Attempted, Books, DeliveryId, LogRecord, NewEvent, Next, Offset, Options, Record, Redrive,
+    TriggerId, clock, open_stepwise,
 };
 
 /// Large enough that the reserve for outcomes is never the reason of a wait.
 const SEGMENT_BYTES: u64 = 6 << 20;
+
+/// Longer than anything takes on a busy machine.
+const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
 
 /// What a sink answers: the sink's host, the event's id and the number of the request for it, from 1, to one of `200`,
 /// `503 retry-after 9`, `200 after 5s`, `hang`, `200 reply ID TYPE` (`+1`: the number after the event's id).
@@ -99,7 +102,7 @@ struct Memory {
 pub struct Rig {
     pub dispatch: Dispatch,
     pub disk: SimDisk,
-    pub start_ms: u64,
+    start_ms: u64,
     timeline: Timeline,
     script: Script,
     options: Options,
@@ -116,6 +119,8 @@ pub struct Setup<'t> {
     pub answers: Answers,
     /// The `limits:` of a configuration.
     pub limits: &'t str,
+    /// Events that a former run stored and did not route.
+    pub stored: &'t [&'t str],
     /// Deliveries held in memory, all triggers together.
     pub outstanding: usize,
     pub jitter: fn() -> f64,
@@ -131,7 +136,8 @@ impl<'t> Setup<'t> {
         triggers: &'t str,
         answers: impl Fn(&str, &str, usize) -> &'static str + Send + Sync + 'static,
     ) -> Self {
-        Self { triggers, answers: Box::new(answers), limits: "", outstanding: 100_000, jitter: no_jitter }
+        let answers = Box::new(answers);
+        Self { triggers, answers, limits: "", stored: &[], outstanding: 100_000, jitter: no_jitter }
     }
 
     /// Lets a story happen and returns its timeline. The books must balance at the end.
@@ -165,10 +171,22 @@ pub fn check(
 
 impl Rig {
     async fn start(setup: Setup<'_>, pump: PumpSlot) -> Self {
-        let options = Options { segment_bytes: SEGMENT_BYTES, ..store_rig::options() };
+        let outstanding = setup.outstanding;
+        let options = Options { segment_bytes: SEGMENT_BYTES, outstanding, ..store_rig::options() };
         let timeline = Timeline::default();
         let script = script(setup.answers, &timeline);
-        let disk = SimDisk::new();
+        let mut disk = SimDisk::new();
+        if !setup.stored.is_empty() {
+            // The writer blocks, which a runtime's thread must not.
+            let store = || {
+                let (opened, mut writer) = open_stepwise(Arc::new(disk.clone()), &options).unwrap();
+                let events = setup.stored.iter().map(|name| new_event(named(name))).collect();
+                opened.log.submit(Append { events, records: Vec::new(), answer: None });
+                writer.step(&mut |_| {}).unwrap();
+            };
+            std::thread::scope(|scope| scope.spawn(store).join().unwrap());
+            disk = disk.kill();
+        }
         let memory = Memory {
             limits: read("", setup.limits).limits,
             outstanding: setup.outstanding,
@@ -206,11 +224,19 @@ impl Rig {
     }
 
     fn prepared(&self) -> Prepared {
+        self.prepare_config(&self.config)
+    }
+
+    pub fn prepare(&self, triggers: &str) -> Prepared {
+        self.prepare_config(&read(triggers, ""))
+    }
+
+    fn prepare_config(&self, config: &Config) -> Prepared {
         let open = |sink: &sluice_config::Sink, _| {
             let sluice_config::Sink::Http(http) = sink else { panic!("a sink is http://NAME") };
             Ok(Sink::Scripted(ScriptedSink::new(&http.url, &self.script)))
         };
-        prepare_with(&self.config.triggers, &open).unwrap_or_else(|_| panic!("sinks open"))
+        prepare_with(&config.triggers, &open).unwrap_or_else(|_| panic!("sinks open"))
     }
 
     /// Puts other triggers in force.
@@ -232,13 +258,11 @@ impl Rig {
 
     /// Publishes an event: its id and, behind a slash, its `partitionkey`.
     pub async fn publish(&self, name: &str) -> Offset {
-        let (id, key) = name.split_once('/').map_or((name, None), |(id, key)| (id, Some(key)));
-        self.publish_event(event(id, "com.example.tested", key)).await
+        self.publish_event(named(name)).await
     }
 
     pub async fn publish_event(&self, event: Event) -> Offset {
-        let event = Entry { event: Arc::new(event), trace: None };
-        let stored = self.dispatch.log().append(vec![intake::new_event(event, &"http".into())], Vec::new());
+        let stored = self.dispatch.log().append(vec![new_event(event)], Vec::new());
         Offset(stored.await.unwrap()[0].offset)
     }
 
@@ -278,6 +302,23 @@ impl Rig {
     pub async fn at(&self, seconds: f64) {
         let until = self.start_ms + (seconds * 1e3) as u64;
         tokio::time::sleep(clock::until(until)).await;
+    }
+
+    /// Waits for something that happens while a read of the disk holds the clock.
+    pub async fn eventually(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_so(self) {
+            assert!(begun.elapsed() < EVENTUALLY_MAX, "{what}");
+            #[expect(clippy::disallowed_methods, reason = "lets the other threads of the test work")]
+            let others = tokio::task::spawn_blocking(std::thread::yield_now);
+            others.await.unwrap();
+        }
+    }
+
+    pub fn books(&self, name: &str) -> Books {
+        let id = self.id_of(name);
+        let core = self.dispatch.core();
+        core.state.books(&core.state.triggers[&id])
     }
 
     /// Lets everything happen that needs no time.
@@ -355,6 +396,15 @@ impl Rig {
         let record = self.dispatch.log().reader().read(offset);
         record.map_or_else(|error| error.to_string(), |record| record.event.id().to_owned())
     }
+}
+
+fn named(name: &str) -> Event {
+    let (id, key) = name.split_once('/').map_or((name, None), |(id, key)| (id, Some(key)));
+    event(id, "com.example.tested", key)
+}
+
+fn new_event(event: Event) -> NewEvent {
+    intake::new_event(Entry { event: Arc::new(event), trace: None }, &"http".into())
 }
 
 pub fn event(id: &str, ty: &str, key: Option<&str>) -> Event {
