@@ -117,6 +117,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
     let mut trail =
         trail::blocking(move || trail::trail(&log, offset)).await?.map_err(|error| trail::problem(&error))?;
     add_unwritten(admin, offset, &mut trail);
+    let event = view::whole_event(&record.event);
     let core = admin.dispatch.core();
     let mut deliveries = Vec::new();
     for ((trigger, redrive), attempts) in &trail.deliveries {
@@ -150,7 +151,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         via: record.via.to_string(),
         parent: record.parent.map(|parent| parent.to_string()),
         hops: record.hops,
-        event: view::whole_event(&record.event),
+        event,
         deliveries,
         unmatched: unmatched.map(|entry| entry.name.clone()).collect(),
     };
@@ -168,7 +169,7 @@ fn add_unwritten(admin: &Admin, offset: Offset, trail: &mut Trail) {
                 trail.matched.push(*id);
             }
         }
-        for (_, redrive) in state.redriven.keys().filter(|(at, _)| *at == offset) {
+        for ((_, redrive), _) in state.redriven.range((offset, 0)..=(offset, u32::MAX)) {
             trail.deliveries.entry((*id, *redrive)).or_default();
         }
     }

@@ -67,7 +67,7 @@ mod segment;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod window;
 mod writer;
@@ -81,6 +81,8 @@ pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
 pub use index::{Index, IndexState, Wanted};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
+#[cfg(test)]
+pub use open::open_stepwise;
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use queue::{Append, NewEvent};
 pub use reader::{ReadError, Reader};

@@ -181,6 +181,13 @@ pub fn open_by_hand(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, K
     Ok((opened, keeper))
 }
 
+/// Opens a store whose writer is run step by step, too.
+#[cfg(test)]
+pub fn open_stepwise(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, Writer), OpenError> {
+    let Prepared { writer, opened, .. } = prepare(disk, options, &[])?;
+    Ok((opened, writer))
+}
+
 fn spawn<T: Send + 'static>(
     options: &Options,
     name: &str,

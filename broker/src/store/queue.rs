@@ -78,6 +78,14 @@ struct Waiting {
     dead: bool,
 }
 
+impl Waiting {
+    fn take(&mut self) -> Vec<Append> {
+        self.urgent = 0;
+        self.since = None;
+        std::mem::take(&mut self.appends)
+    }
+}
+
 impl Queue {
     pub fn new() -> Self {
         Self {
@@ -191,10 +199,14 @@ impl Queue {
             waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.sleeping_until = usize::MAX;
-        waiting.urgent = 0;
-        waiting.since = None;
-        let appends = std::mem::take(&mut waiting.appends);
+        let appends = waiting.take();
         (!appends.is_empty() || !waiting.stop).then_some(appends)
+    }
+
+    /// What waits at the moment.
+    #[cfg(test)]
+    pub fn take_now(&self) -> Vec<Append> {
+        self.lock().take()
     }
 
     /// Queues what found no room again; false when there is no time to wait for some.

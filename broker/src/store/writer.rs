@@ -93,6 +93,22 @@ impl Writer {
         }
     }
 
+    /// Writes all that waits at the moment, without waiting for company; `look` sees it first.
+    #[cfg(test)]
+    pub fn step(&mut self, look: &mut dyn FnMut(&Append)) -> io::Result<()> {
+        while self.spares.count() < 2 {
+            self.spares.make(&|| false)?;
+        }
+        loop {
+            let appends = self.queue.take_now();
+            if appends.is_empty() {
+                return Ok(());
+            }
+            appends.iter().for_each(&mut *look);
+            self.write_all(appends)?;
+        }
+    }
+
     /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
     fn write_all(&mut self, appends: Vec<Append>) -> io::Result<Option<Duration>> {
         self.waited = None;
