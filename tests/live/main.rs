@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod access;
+mod compose;
 mod full;
 mod group;
 #[expect(dead_code, reason = "the harness is shared, and not all of it is needed here")]
