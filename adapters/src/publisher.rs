@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use sluice_config::Oversize;
 use sluice_schemas::Event;
 use tokio::sync::oneshot;
 
@@ -35,11 +37,43 @@ pub struct Request {
     pub answer: oneshot::Sender<Result<Published, Refusal>>,
 }
 
-/// A record that cannot become an event, kept whole.
+/// A record that cannot become an event, kept whole as far as there is room for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aside {
     pub record: Record,
     pub unfit: Unfit,
+    /// Bytes of the body as it was received: more than there are when only its beginning is kept.
+    pub size: usize,
+}
+
+/// A body has more bytes than are kept, and its source does not let it be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsideTooLarge {
+    pub size: usize,
+}
+
+impl Aside {
+    /// Keeps a record, and of a body that is too large the beginning, if the source says so.
+    pub fn new(
+        mut record: Record,
+        unfit: Unfit,
+        bytes_max: usize,
+        oversize: Oversize,
+    ) -> Result<Self, AsideTooLarge> {
+        let size = record.body.as_ref().map_or(0, Bytes::len);
+        if let Some(body) = record.body.as_mut().filter(|body| body.len() > bytes_max) {
+            match oversize {
+                Oversize::Truncate => body.truncate(bytes_max),
+                Oversize::Stop => return Err(AsideTooLarge { size }),
+            }
+        }
+        Ok(Self { record, unfit, size })
+    }
+
+    /// Whether only the beginning of the body is there.
+    pub fn is_cut(&self) -> bool {
+        self.record.body.as_ref().map_or(0, Bytes::len) < self.size
+    }
 }
 
 /// What became of each entry, in the order of the request. All of it is on disk.

@@ -35,6 +35,8 @@ const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 16;
 /// How long a start waits for sources to be up or down before it says how many are not up.
 const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
+/// Names of hooks in the line that says where they are.
+const HOOKS_SHOWN: usize = 8;
 const RELOADS_WAITING: usize = 8;
 /// What a segment must have room for besides the largest batch.
 const SEGMENT_OVERHEAD: u64 = 1 << 20;
@@ -193,9 +195,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
-    gate.set(GateState::Ready);
-    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.adopt(prepared_sources).await;
+    gate.set(GateState::Ready);
+    dispatch.log().index().start();
+    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.settled(SETTLE_DEADLINE).await;
     greet(&config, addresses, loaded.files.len(), sources.not_up().len());
 
@@ -328,7 +331,24 @@ fn greet(
         "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
     );
+    if let Some(hooks) = hooks_shown(config) {
+        eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
+    }
     eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
+}
+
+/// Nothing else says it to who configures the sender of a webhook.
+fn hooks_shown(config: &Config) -> Option<String> {
+    let is_hook = |kind: &config::SourceKind| {
+        matches!(kind, config::SourceKind::Webhook(_) | config::SourceKind::Git(_))
+    };
+    let names = config.sources.iter().filter(|(_, source)| is_hook(&source.kind)).map(|(name, _)| &**name);
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => None,
+        few if few.len() <= HOOKS_SHOWN => Some(few.join(", ")),
+        many => Some(format!("{} or {} more", many[..HOOKS_SHOWN].join(", "), many.len() - HOOKS_SHOWN)),
+    }
 }
 
 struct Signals {

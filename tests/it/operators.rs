@@ -76,6 +76,7 @@ async fn the_metrics_page_has_the_documented_names_and_counts() {
         "sluice_store_owed_bytes",
         "sluice_store_limit_bytes",
         "sluice_store_segments",
+        "sluice_index_lag_events",
         "sluice_store_sync_seconds_count",
         "sluice_store_batch_events_count",
     ] {

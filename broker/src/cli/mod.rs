@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod explain;
 mod git_hook;
+mod narrowing;
 mod output;
 mod publish;
 mod sink;

@@ -42,7 +42,7 @@ pub async fn status(args: admin::Access) -> Result<(), Error> {
             None => text.push_str(&format!("{name}: none\n")),
         }
     }
-    print(&(describe(&document, &["status", "store", "dead_letters"]) + &text))
+    print(&(describe(&document, &["status", "store", "index", "dead_letters"]) + &text))
 }
 
 pub async fn config(args: ConfigArgs) -> Result<(), Error> {
