@@ -11,7 +11,10 @@ use sluice_adapters::hook::Hooks;
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{Metadata, error, info, warn};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admin::{self, Admin, Reload};
 use crate::cli::{Error, LogFormat};
@@ -98,10 +101,18 @@ fn start_log(format: LogFormat) {
         eprintln!("warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}");
         tracing_subscriber::EnvFilter::new("info")
     });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Clients of other systems log what they connect to at `debug`, passwords included.
+    let is_safe = |metadata: &Metadata<'_>| {
+        metadata.target().starts_with("sluice") || *metadata.level() <= tracing::Level::WARN
+    };
+    let filter = filter.and(filter_fn(is_safe).with_max_level_hint(tracing::Level::TRACE));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Json => builder.json().try_init(),
-        LogFormat::Text => builder.with_target(false).with_ansi(is_terminal()).try_init(),
+        LogFormat::Json => tracing_subscriber::registry().with(layer.json().with_filter(filter)).try_init(),
+        LogFormat::Text => {
+            let layer = layer.with_target(false).with_ansi(is_terminal());
+            tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
+        }
     };
     // A second call in one process keeps the first log.
     drop(started);

@@ -78,8 +78,20 @@ impl Broker {
         Self::start_in(dir).await
     }
 
-    async fn start_in(dir: tempfile::TempDir) -> Self {
+    /// As [`Broker::start`], with environment variables.
+    pub async fn start_with(yaml: &str, variables: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("sluice.yaml"), complete(yaml)).unwrap();
         let mut command = sluice();
+        command.envs(variables.iter().copied());
+        Self::start_as(command, dir).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Self {
+        Self::start_as(sluice(), dir).await
+    }
+
+    async fn start_as(mut command: Command, dir: tempfile::TempDir) -> Self {
         command.arg("run").arg(dir.path().join("sluice.yaml"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = keep(child.stderr.take().unwrap());

@@ -238,6 +238,34 @@ async fn secrets_are_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_has_a_line_for_each_trigger() {
+    let triggers = (0..20).map(|n| format!("  t-{n}: {{ sink: {{ stdout: {{}} }} }}\n")).collect::<String>();
+    let broker = Broker::start(&format!("triggers:\n{triggers}")).await;
+    let told = broker.cli("status");
+    assert!(told.out.starts_with("status: ready\nstore:\n"), "{told:?}");
+    assert!(told.out.contains("sources: none\ntriggers:\nNAME"), "{told:?}");
+    let lines = told.out.lines().filter(|line| line.starts_with("t-")).count();
+    assert_eq!((told.code, lines), (0, 20), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_not_logged_however_much_is() {
+    let sinks = "triggers:
+  http: { sink: { http: { url: 'http://127.0.0.1:9/?key=${SECRET}', headers: { authorization: 'Bearer ${SECRET}' } } } }
+  nats: { sink: { nats: { servers: ['nats://user:${SECRET}@127.0.0.1:9'], subject: a } } }
+  amqp: { sink: { amqp: { url: 'amqp://user:${SECRET}@127.0.0.1:9', exchange: '', routing_key: a } } }";
+    let secret = ("SECRET", "canary-7f3a9c");
+    let broker = Broker::start_with(sinks, &[secret, ("SLUICE_LOG", "trace")]).await;
+    broker.publish_ids(&["1"]).await;
+    for trigger in ["http", "nats", "amqp"] {
+        broker.trigger_when(trigger, |trigger| trigger["last_error"].is_object()).await;
+    }
+    let said = broker.said();
+    assert!(said.contains("DEBUG"), "nothing was logged that is seldom seen: {said}");
+    assert!(!said.contains(secret.1), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_refuses_says_why_and_takes_again_after_a_discard() {
     let sink = Sink::answering(|_, _| status(503)).await;
     let broker = Broker::start(&format!(

@@ -62,7 +62,7 @@ pub async fn sources(args: Args) -> Result<(), Error> {
     print_answer(&answer, form, FIELDS)
 }
 
-fn table(items: &[Value]) -> Table {
+pub(super) fn table(items: &[Value]) -> Table {
     let mut table = Table::new(&["NAME", "KIND", "STATE", "ACCEPTED", "PUT ASIDE", "DUPLICATES", "ERROR"]);
     for item in items {
         let tone = match item["state"].as_str() {

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Error;
 use super::admin::{self, Client};
-use super::output::{escaped_lines, print_answer};
+use super::output::{Colours, Form, Table, describe, escaped_lines, print, print_answer, print_json};
+use super::{Error, sources, triggers};
 
 /// Show the configuration in force.
 #[derive(Debug, clap::Args)]
@@ -24,13 +24,25 @@ enum ConfigCommand {
     Show,
 }
 
+/// Sources and triggers are a table each: a line for one, not twenty.
 pub async fn status(args: admin::Access) -> Result<(), Error> {
-    show(
-        &args,
-        "status",
-        &["status", "version", "store", "index", "sources", "triggers", "dead_letters", "name"],
-    )
-    .await
+    let answer = Client::new(&args)?.get("status").await?;
+    if args.form() == Form::Json {
+        return print_json(&answer.text);
+    }
+    let mut document = answer.document()?;
+    let mut text = String::new();
+    for (name, table) in
+        [("sources", sources::table as fn(&[Value]) -> Table), ("triggers", triggers::trigger_table)]
+    {
+        let items = document.as_object_mut().and_then(|members| members.remove(name));
+        let items = items.as_ref().and_then(Value::as_array).filter(|items| !items.is_empty());
+        match items {
+            Some(items) => text.push_str(&format!("{name}:\n{}", table(items).render(Colours::of_stdout()))),
+            None => text.push_str(&format!("{name}: none\n")),
+        }
+    }
+    print(&(describe(&document, &["status", "store", "index", "dead_letters"]) + &text))
 }
 
 pub async fn config(args: ConfigArgs) -> Result<(), Error> {

@@ -194,7 +194,7 @@ async fn unmatched(client: &mut Client, form: Form) -> Result<(), Error> {
     )
 }
 
-fn trigger_table(items: &[Value]) -> Table {
+pub(super) fn trigger_table(items: &[Value]) -> Table {
     let mut table = Table::new(&["NAME", "STATE", "PENDING", "RETRYING", "DEAD", "LAST ERROR", "SINK"]);
     for item in items {
         let flag = |name: &str| item[name] == Value::Bool(true);
