@@ -3,6 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderName;
 
 use crate::diagnostic::{Problems, quoted};
@@ -48,6 +51,12 @@ const OF_TOKEN: &[&str] = &["header", "query"];
 const OF_BASIC: &[&str] = &["username"];
 const TOLERANCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 const SECRETS_MAX: usize = 100;
+/// Keys are written by people: with or without padding.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+const PUBLIC_KEY_BYTES: usize = 32;
 /// What Standard Webhooks asks of a key (1.0, "Signature scheme"); shorter secrets of any scheme can be guessed.
 const SECRET_BYTES: RangeInclusive<usize> = 24..=64;
 
@@ -130,6 +139,20 @@ impl KeyForm {
         }
     }
 
+    /// What a secret is not, and should be.
+    fn wrong(self, secret: &str) -> Option<&'static str> {
+        let decoded = |text: &str| KEY_BASE64.decode(text).ok().filter(|key| !key.is_empty());
+        match (self, secret.strip_prefix("whpk_"), secret.strip_prefix("whsec_")) {
+            (Self::Standard, Some(key), _) => {
+                let is_key = decoded(key).is_some_and(|key| key.len() == PUBLIC_KEY_BYTES);
+                (!is_key).then_some("`whpk_` and 32 bytes in base64")
+            }
+            (Self::Standard, None, Some(key)) | (Self::Gitlab, _, Some(key)) => wrong_key(decoded(key)),
+            (Self::Standard, None, None) => wrong_key(decoded(secret)),
+            (Self::Text, _, _) | (Self::Gitlab, _, None) => None,
+        }
+    }
+
     /// The bytes of a key, and how many there may be.
     fn length(self, secret: &str) -> (usize, usize) {
         let key = match (self, secret.strip_prefix("whsec_")) {
@@ -141,16 +164,29 @@ impl KeyForm {
     }
 }
 
-/// Warns of secrets that are too short to be one, and of keys longer than Standard Webhooks allows.
-pub(super) fn warn_of_lengths(keys: &Keys<'_>, form: KeyForm, problems: &mut Problems) {
+fn wrong_key(decoded: Option<Vec<u8>>) -> Option<&'static str> {
+    decoded.is_none().then_some("`whsec_` and a key in base64")
+}
+
+/// Refuses what is no key, and warns of secrets that are too short to be one and of keys longer than Standard Webhooks allows.
+pub(super) fn check_keys(keys: &Keys<'_>, form: KeyForm, problems: &mut Problems) {
     let several = keys.get("secrets").and_then(|node| match &node.value {
         Value::List(items) => Some(items.as_slice()),
         Value::Scalar(_) | Value::Map(_) => None,
     });
     for node in keys.get("secret").into_iter().chain(several.unwrap_or_default()) {
         let Value::Scalar(Scalar { text, .. }) = &node.value else { continue };
-        // A public key has its one length, and what is empty is reported elsewhere.
-        if text.is_empty() || text.starts_with("whpk_") {
+        if text.is_empty() {
+            // That is reported elsewhere.
+            continue;
+        }
+        if let Some(expected) = form.wrong(text) {
+            problems
+                .error_unseen(node.at, format!("a secret is not what this scheme has: expected {expected}"));
+            continue;
+        }
+        // A public key has its one length.
+        if text.starts_with("whpk_") {
             continue;
         }
         let (bytes, bytes_max) = form.length(text);
@@ -174,7 +210,7 @@ fn read_verify(node: &Node, problems: &mut Problems) -> Option<Verify> {
     };
     let scheme = read_scheme(scheme_node, &keys, node, problems);
     if let Some(scheme) = &scheme {
-        warn_of_lengths(&keys, KeyForm::of(scheme), problems);
+        check_keys(&keys, KeyForm::of(scheme), problems);
     }
     Some(Verify {
         scheme: scheme?,

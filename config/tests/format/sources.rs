@@ -352,7 +352,7 @@ event: { type: "com.stripe.{body.type}", source: https://stripe.com, id: "{body.
 #[test]
 fn webhooks_of_every_form() {
     for verify in [
-        r#"{ scheme: standard-webhooks, secrets: ["${TOKEN}", "${KEY}"], tolerance: 1m }"#,
+        r#"{ scheme: standard-webhooks, secrets: ["${KEY}", "${KEY}"], tolerance: 1m }"#,
         r#"{ scheme: hmac, header: X-Sig, signed: "{timestamp}.{body}", timestamp_header: X-Time, prefix: v1=, secret: "${TOKEN}" }"#,
         r#"{ scheme: token, query: token, secret: "${TOKEN}" }"#,
         r#"{ scheme: basic, username: u, secret: "${TOKEN}" }"#,
@@ -371,15 +371,15 @@ fn secrets_that_can_be_guessed_warn() {
         "#]],
     );
     check(
-        r#"{ scheme: svix, secret: "whsec_${PORT}${PORT}==" }"#,
+        r#"{ scheme: svix, secret: "whsec_${PORT}${PORT}" }"#,
         expect![[r#"
             sluice.yaml:3:48: warning: a secret has 6 bytes, expected 24 or more
         "#]],
     );
     check(
-        r#"{ scheme: standard-webhooks, secret: "${KEY}${KEY}${KEY}${TOKEN}" }"#,
+        r#"{ scheme: standard-webhooks, secret: "${KEY}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }"#,
         expect![[r#"
-            sluice.yaml:3:61: warning: a key has 105 bytes, expected 24 to 64 (Standard Webhooks)
+            sluice.yaml:3:61: warning: a key has 66 bytes, expected 24 to 64 (Standard Webhooks)
         "#]],
     );
     // To Stripe, the whole text is the key.
@@ -397,6 +397,28 @@ fn secrets_that_can_be_guessed_warn() {
             sluice.yaml:3:20: warning: a secret has 3 bytes, expected 24 or more
         "#]],
     );
+}
+
+#[test]
+fn what_is_no_key_is_refused_with_its_place_and_unseen() {
+    for (webhook, expected) in [
+        ("{ scheme: svix, secret: \"${TOKEN}\" }", "`whsec_` and a key in base64"),
+        (
+            "{ scheme: standard-webhooks, secrets: [\"${KEY}\", \"whsec_${TOKEN}\"] }",
+            "`whsec_` and a key in base64",
+        ),
+        ("{ scheme: standard-webhooks, secret: \"whpk_${PORT}\" }", "`whpk_` and 32 bytes in base64"),
+        ("{ scheme: gitlab, secret: \"whsec_${TOKEN}\" }", "`whsec_` and a key in base64"),
+    ] {
+        let found =
+            crate::report(crate::read(&format!("sources: {{ s: {{ webhook: {{ verify: {webhook} }} }} }}")));
+        assert!(found.starts_with("sluice.yaml:1:"), "{found}");
+        assert!(
+            found.contains(&format!(": a secret is not what this scheme has: expected {expected}\n")),
+            "{found}"
+        );
+        assert!(!found.contains("canary"), "{found}");
+    }
 }
 
 #[test]
