@@ -142,12 +142,32 @@ impl Broker {
         self.ended().await;
     }
 
+    /// SIGSTOP; returns when no thread does anything any more: what was asked of the disk has ended.
+    pub async fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id().expect("it runs"));
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            // A thread that is gone since does nothing either.
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+        };
+        let since = Instant::now();
+        while !std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
+            assert!(since.elapsed() < END_DEADLINE, "it does not stop");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// SIGTERM, and its end.
     pub async fn terminate(mut self) -> ExitStatus {
-        if let Some(id) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
-            rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        }
+        self.signal(rustix::process::Signal::TERM);
         self.ended().await
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(id) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
+            rustix::process::kill_process(id, signal).unwrap();
+        }
     }
 
     /// The last lines it wrote.

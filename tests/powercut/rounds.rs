@@ -48,13 +48,21 @@ pub async fn run(
         workload.open(&mut broker).await;
         // The moment of the cut is what is random here; there is no condition to wait for.
         tokio::time::sleep(ROUND_MIN + Duration::from_millis(random.u64(..ROUND_RANGE_MS))).await;
+        // In every other round the broker is halted first, between any two of its steps, and every acknowledgement
+        // counts. In the rest the cut comes in the middle of a sync, too. Then a machine without power answers nobody:
+        // what this process said after the cut does not count. (A sync that the cut overtakes can return success: ext4
+        // drops the conversion of the extents and has no commit to wait for.)
+        let is_halted = number % 2 == 0;
+        let halted = Instant::now();
+        if is_halted {
+            broker.freeze().await;
+        }
         let cut = disk.cut()?;
-        let at = Instant::now();
+        let at = if is_halted { halted } else { Instant::now() };
         broker.kill().await;
-        // A machine without power answers nobody: what this process said after the cut does not count. (A sync that
-        // the cut overtakes can return success: ext4 drops the conversion of the extents and has no commit to wait
-        // for.)
-        workload.ledger().withdraw_since(cut);
+        if !is_halted {
+            workload.ledger().withdraw_since(cut);
+        }
         workload.crashed(at);
         disk.remount()?;
     }

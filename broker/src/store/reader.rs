@@ -242,13 +242,8 @@ fn walk_frames(
     let end = segment.extent().end;
     let io = |source| ReadError::Io { file: file_name(segment), source };
     let mut window = FileWindow::new(segment);
-    while at < end {
-        // Damage is reported by recovery and by the scrub; here what can be read is.
-        let Some(header) = window.header(at).map_err(io)? else {
-            let Some((position, _)) = window.next_header(at, *last_frame).map_err(io)? else { break };
-            at = position;
-            continue;
-        };
+    while let Some((position, header)) = window.frame(at, end, *last_frame).map_err(io)? {
+        at = position;
         // Recovery wrote the last frame a second time, at the start of the next segment.
         if header.frame > *last_frame
             && let Some(records) = window.records(at, &header).map_err(io)?

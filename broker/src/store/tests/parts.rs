@@ -87,6 +87,21 @@ fn outstanding_deliveries_are_an_ordered_map() {
 }
 
 #[test]
+fn an_event_whose_frame_is_damaged_and_whose_matches_are_not_is_counted_once() {
+    let mut state = state(1);
+    // The frame with event 1 is not whole; the next one begins with what event 1 matched.
+    apply(&mut state, &[routed(0, 0, &[FIRST]), routed(1, 1, &[FIRST])]);
+    state.events(Offset(2), Offset(3), 2);
+    apply(&mut state, &[routed(2, 2, &[FIRST]), outcome(FIRST, 0, 0, Next::Delivered)]);
+    let gap = Gap { at_ms: 0, from: Offset(1), to: Offset(2), segment: 1, start: 0, end: 0 };
+    apply(&mut state, &[LogRecord::Gap(gap)]);
+    let books = state.books(&state.triggers[&FIRST]);
+    assert_eq!((books.seen(), books.matched, books.lost, books.pending()), (3, 2, 1, 1), "{books:?}");
+    let books = state.books(&state.triggers[&SECOND]);
+    assert_eq!((books.seen(), books.unmatched), (3, 3), "{books:?}");
+}
+
+#[test]
 fn a_gap_takes_what_is_pending_dead_or_unrouted_and_leaves_what_is_settled() {
     let mut state = state(10);
     apply(
@@ -279,8 +294,8 @@ fn an_append_larger_than_a_segment_is_refused_and_many_small_ones_are_not() {
 #[test]
 fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
     let second = std::time::Duration::from_secs(1);
-    let queue = super::super::writer::Queue::new();
-    let urgent = |queue: &super::super::writer::Queue| {
+    let queue = super::super::queue::Queue::new();
+    let urgent = |queue: &super::super::queue::Queue| {
         let (answer, _) = tokio::sync::oneshot::channel();
         queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
     };
@@ -352,7 +367,7 @@ fn what_was_put_aside_before_the_first_event_is_found_behind_it() {
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options()).unwrap();
     let unfit = sluice_adapters::Unfit { is_conflict: false, detail: "no `id`".into() };
-    let aside = sluice_adapters::Aside { record: sluice_adapters::Record::default(), unfit };
+    let aside = sluice_adapters::Aside { size: 0, record: sluice_adapters::Record::default(), unfit };
     for number in 1..=3 {
         let aside = Aside { number, at_ms: 0, source: "hook".into(), near: Offset(0), aside: aside.clone() };
         run.append(&[], vec![LogRecord::Aside(aside)]).unwrap();
