@@ -9,6 +9,10 @@ use crate::cron::CronSource;
 use crate::hook::{Hook, HookSource, Hooks};
 use crate::{Record, Source, Unfit};
 
+/// The position of a record that no server ever had.
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+const UNSENT: &str = "test";
+
 /// A source that is compiled and does not run yet. Nothing outside has been touched.
 #[derive(Clone)]
 pub struct Opened {
@@ -103,6 +107,20 @@ impl Opened {
             Kind::Nats(nats) => nats.to_event(record),
         };
         event.map(|event| vec![event])
+    }
+
+    /// Where a record would be that nobody sent, for tests: what its headers name it, or when a timer is due.
+    pub fn position(&self, record: &Record) -> String {
+        match &self.kind {
+            Kind::Cron(cron) => cron.first_tick(),
+            Kind::Hook(hook) => hook.delivery_id(record, None),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => UNSENT.into(),
+            #[cfg(feature = "amqp")]
+            Kind::Amqp(_) => UNSENT.into(),
+            #[cfg(feature = "nats")]
+            Kind::Nats(_) => UNSENT.into(),
+        }
     }
 
     /// Whether others send to it, who may not send again what it does not take.

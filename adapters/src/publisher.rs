@@ -93,7 +93,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Same source and id as an event within the duplicate window, other content. Sending it again is no use.
-    #[error("event {index} reuses source and id of offset {offset} with other content")]
+    #[error("{}source and id were used before, at offset {offset}, with other content", in_batch(*index))]
     Conflict { index: usize, offset: u64 },
     /// There is no room; try again later.
     #[error("the store is full: {reason}")]
@@ -101,6 +101,14 @@ pub enum Refusal {
     /// The store is starting, draining or has failed; try again later.
     #[error("the store does not take events: {reason}")]
     Unavailable { reason: String },
+}
+
+/// The first event may be the only one.
+fn in_batch(index: usize) -> String {
+    match index {
+        0 => String::new(),
+        _ => format!("event {index} of the batch: "),
+    }
 }
 
 /// The receiving end of every publisher: the store's, or a double in tests. What bounds the requests that wait is what

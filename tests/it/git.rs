@@ -374,6 +374,9 @@ fn mistakes_are_said() {
     assert!(address.err.contains("only http is spoken here"), "{address:?}");
     let commits = install(&[".", "--commits", "1000"]);
     assert_eq!(commits.code, 2);
+    let source = install(&[".", "--source", "no uri"]);
+    assert_eq!(source.code, 2);
+    assert!(source.err.contains("attribute `source` must be a URI-reference"), "{source:?}");
 
     let lines = dir.path().join("lines");
     fs::write(&lines, format!("{ZEROS} {} refs/heads/main\n", "1".repeat(40))).unwrap();

@@ -13,6 +13,7 @@ mod documents;
 mod explain;
 mod git;
 mod kafka;
+mod lookups;
 mod operators;
 mod publishing;
 mod reload;

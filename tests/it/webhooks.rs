@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, run};
+use crate::eventually;
 use crate::http::{Answer, headers, send};
 use crate::sink::{Sink, status};
 
@@ -60,6 +61,20 @@ async fn refused(broker: &Broker) -> String {
     let page = broker.ask("/metrics").await.text();
     let line = page.lines().find(|line| line.contains("refused_total{reason=\"unauthorized\"}")).unwrap();
     line.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_says_where_deliveries_go() {
+    let (_sink, broker) = started().await;
+    let expected = format!(
+        "deliveries of webhooks: http://{}/hooks/ and then hub, lab, repo, slack, small, standard, stripe\n",
+        broker.public
+    );
+    eventually("the line", || {
+        let found = broker.said().contains(&expected).then_some(());
+        async move { found }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -432,4 +447,21 @@ async fn the_webhook_section_of_the_readme_is_true() {
     assert_eq!((&event["type"], &event["id"]), (&json!("com.example.build.failed"), &json!("build-17")));
     let answer = send(broker.public, Method::OPTIONS, "/hooks/builds", HeaderMap::new(), "").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (200, Some("POST, OPTIONS")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_leaves_some_says_so_with_its_exit_code() {
+    let yaml = |id: &str| {
+        format!("sources: {{ hook: {{ webhook: {{ insecure: true }}, event: {{ id: \"{id}\" }} }} }}")
+    };
+    let broker = Broker::start(&yaml("{body.id}")).await;
+    for body in ["{\"a\":1}", "{\"a\":2}"] {
+        assert_eq!(deliver(&broker, "hook", &[], body).await.status, 202);
+    }
+    assert_eq!(broker.reload(&yaml("same")).await.status, 200);
+    let told = broker.cli_words(&["dlq", "redrive", "--via", "hook", "--json"]);
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.json()["redriven"], 1);
+    assert_eq!(told.json()["failed"][0]["id"], "2@hook");
+    assert!(told.err.contains("1 of the dead letters stay"), "{told:?}");
 }

@@ -7,10 +7,12 @@ mod of_kafka;
 mod of_mock;
 mod of_nats;
 mod of_sinks;
+#[expect(dead_code, reason = "`main.rs` counts connections")]
 mod proxy;
 mod python;
 mod rig;
 mod said;
 mod services;
 mod stories;
+#[expect(dead_code, reason = "sinks are told of in `main.rs`")]
 mod systems;

@@ -138,6 +138,40 @@ async fn what_was_missed_is_made_up_for_as_the_file_says() {
     assert_eq!(missed("all, catch_up_max: 2").run(60).await.len(), 2);
 }
 
+/// Each second, and down for ten.
+async fn missed_seconds(catch_up: &str) -> Vec<String> {
+    let yaml = format!(r#"{{ cron: {{ schedule: "* * * * * *", catch_up: {catch_up} }} }}"#);
+    let kept = rig(&yaml, "2026-11-21T10:00:10.5Z", Some("2026-11-21T10:00:00Z")).run(1).await;
+    kept.iter().map(|line| line["t/2026-11-21T10:00:".len()..][..2].to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_for_a_moment_only_is_missed_too_but_for_the_last() {
+    assert_eq!(missed_seconds("skip").await, ["10", "11"]);
+    assert_eq!(missed_seconds("latest").await, ["10", "11"]);
+    assert_eq!(missed_seconds("all, catch_up_max: 3").await, ["08", "09", "10", "11"]);
+    assert_eq!(missed_seconds("all").await.len(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_slept_through_several_ticks_catches_up_and_who_was_held_up_loses_none() {
+    let asleep = rig(r#"{ cron: { schedule: "* * * * * *" } }"#, "2026-11-21T10:00:00.5Z", None);
+    let jump = Arc::clone(&asleep.jump);
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(1800)).await;
+        *jump.lock().unwrap() = SignedDuration::from_secs(10);
+    });
+    let kept = asleep.run(3).await;
+    assert_eq!(kept.len(), 1 + 2 + 1, "{kept:?}");
+    assert_eq!(kept[3], "t/2026-11-21T10:00:13Z mark 2026-11-21T10:00:13Z");
+
+    let held_up = rig(r#"{ cron: { schedule: "* * * * * *" } }"#, "2026-11-21T10:00:00.5Z", None);
+    *held_up.kept.refuse.lock().unwrap() = vec![Refusal::Full { reason: "no room".into() }; 3];
+    let kept = held_up.run(10).await;
+    assert_eq!(kept[1], "t/2026-11-21T10:00:01Z mark 2026-11-21T10:00:01Z");
+    assert!(kept.len() > 9, "{kept:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn months_of_seconds_are_bounded() {
     let rig = rig(

@@ -132,7 +132,7 @@ impl Hook {
             Kind::Webhook { .. } => verified.time_s.map(|time_s| time_s.saturating_mul(1000)),
             Kind::Git { .. } => Some(now_ms),
         };
-        record.position = self.delivery_id(&record);
+        record.position = self.delivery_id(&record, verified.id);
         record
     }
 
@@ -200,8 +200,9 @@ impl Hook {
         })
     }
 
-    fn delivery_id(&self, record: &Record) -> String {
-        let named = match &self.kind {
+    /// A signed id comes before any other: whoever sends a delivery again within the tolerance may name it anew elsewhere.
+    pub(crate) fn delivery_id(&self, record: &Record, signed: Option<String>) -> String {
+        let named = || match &self.kind {
             Kind::Webhook { delivery_id, .. } => delivery_id.of(record),
             Kind::Git { provider, .. } => {
                 let provider = provider.or_else(|| Provider::detect(|name| record.header(name).is_some()));
@@ -218,7 +219,7 @@ impl Hook {
                 .build()
                 .is_ok()
         };
-        named.filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
+        signed.or_else(named).filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
     }
 }
 

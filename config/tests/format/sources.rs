@@ -841,3 +841,28 @@ fn a_reload_tells_which_sources_differ() {
     assert_eq!(changes.sources_changed, ["b"]);
     assert_eq!(changes.sources_removed, ["c"]);
 }
+
+#[test]
+fn words_of_other_systems_are_understood_in_errors() {
+    for (source, expected) in [
+        (
+            "github: { secret: a }",
+            "unknown key `github` in source `s`: did you mean `git: { provider: github, secret: ... }`?",
+        ),
+        (
+            "webhook: { scheme: github }",
+            "unknown key `scheme` in `webhook` of source `s`: did you mean `verify: { scheme: ..., secret: ... }`?",
+        ),
+        (
+            "cron: { schedule: '@daily', tz: UTC }",
+            "unknown key `tz` in `cron` of source `s`: did you mean `timezone`?",
+        ),
+        (
+            "kafka: { bootstrap_servers: x }",
+            "unknown key `bootstrap_servers` in `kafka` of source `s`: did you mean `brokers`?",
+        ),
+    ] {
+        let found = crate::report(crate::read(&format!("sources: {{ s: {{ {source} }} }}")));
+        assert!(found.contains(expected), "{found}");
+    }
+}

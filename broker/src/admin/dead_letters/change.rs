@@ -162,6 +162,9 @@ fn target(core: &Core, name: &str) -> Result<TriggerId, Problem> {
 
 pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
     let (selection, letters) = selected(&admin, &body).await?;
+    if selection.to.is_some() {
+        return Err(answer::bad("to", "`to` is of a redrive: a purge removes"));
+    }
     let (deliveries, asides) = parted(letters);
     let count = deliveries.len() + asides.len();
     if selection.dry_run {

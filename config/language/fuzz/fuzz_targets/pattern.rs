@@ -1,35 +1,8 @@
-//! Patterns and data of any kind: the pattern on the first line, the data after it. Nothing panics, and what matches has one
-//! of the pattern's terms.
-
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use sluice_language::pattern::Pattern;
-use sluice_language::{Facts, Paths, Subject};
-use sluice_schemas::{DataForm, Event};
+#[path = "../../tests/fuzz/pattern.rs"]
+mod pattern;
 
-fuzz_target!(|input: &[u8]| {
-    let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return };
-    let Ok(source) = serde_json::from_slice(&input[..end]) else { return };
-    let Ok(pattern) = Pattern::compile(&source) else { return };
-    let event = Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
-    let event = event.attribute("type", "t").data(input[end + 1..].to_vec(), DataForm::Opaque);
-    let event = event.build().expect("valid");
-    let facts = Facts::of(&event);
-    let holds = pattern.holds(&facts);
-    assert_eq!(pattern.failure(&facts).is_none(), holds == Ok(true));
-    if holds != Ok(true) {
-        return;
-    }
-    let Some(terms) = pattern.terms() else { return };
-    let mut paths = Paths::default();
-    let mut wanted = Vec::new();
-    for term in terms {
-        let Subject::Data(path) = term.subject else { panic!("a term on an attribute") };
-        wanted.push((paths.insert(&path), term.text));
-    }
-    let mut is_found = false;
-    let mut look = |path: usize, key: &str| is_found |= wanted.iter().any(|term| term.0 == path && term.1 == key);
-    facts.visit_data(&paths, &mut look).expect("JSON");
-    assert!(is_found, "a match that no term finds");
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    pattern::check(input);
 });
