@@ -5,7 +5,7 @@ use crate::keys::{Keys, boolean, choice};
 use crate::model::{GitProvider, GitSource};
 use crate::tree::Node;
 
-use super::webhook::{KeyForm, read_secrets, warn_of_lengths};
+use super::webhook::{KeyForm, check_keys, read_secrets};
 
 pub(crate) const GIT_KEYS: &[&str] = &["provider", "secret", "secrets", "insecure"];
 pub(crate) const PROVIDERS: &[(&str, GitProvider)] = &[
@@ -39,7 +39,7 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<G
                     | GitProvider::Bitbucket,
                 ) => KeyForm::Text,
             };
-            warn_of_lengths(&keys, form, problems);
+            check_keys(&keys, form, problems);
             read_secrets(what, &keys, node, problems)?
         }
         (None, true) => {

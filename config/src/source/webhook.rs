@@ -50,6 +50,8 @@ const TOLERANCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const SECRETS_MAX: usize = 100;
 /// What Standard Webhooks asks of a key (1.0, "Signature scheme"); shorter secrets of any scheme can be guessed.
 const SECRET_BYTES: RangeInclusive<usize> = 24..=64;
+/// Of Ed25519.
+const PUBLIC_KEY_BYTES: usize = 32;
 
 pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<WebhookSource> {
     let keys = Keys::of(node, what, WEBHOOK_KEYS, problems)?;
@@ -130,31 +132,55 @@ impl KeyForm {
         }
     }
 
-    /// The bytes of a key, and how many there may be.
-    fn length(self, secret: &str) -> (usize, usize) {
-        let key = match (self, secret.strip_prefix("whsec_")) {
-            (Self::Standard | Self::Gitlab, Some(key)) => key,
-            (Self::Standard, None) => secret,
-            (Self::Text, _) | (Self::Gitlab, None) => return (secret.len(), usize::MAX),
-        };
-        (key.trim_end_matches('=').len() * 3 / 4, *SECRET_BYTES.end())
+    /// What a secret that is written like this holds.
+    fn key(self, secret: &str) -> Key<'_> {
+        let prefixed = |prefix| secret.strip_prefix(prefix);
+        match (self, prefixed("whsec_"), prefixed("whpk_")) {
+            (Self::Standard | Self::Gitlab, Some(key), _) => Key::Symmetric(key),
+            (Self::Standard, None, Some(key)) => Key::Public(key),
+            (Self::Standard, None, None) => Key::Symmetric(secret),
+            (Self::Text, _, _) | (Self::Gitlab, None, _) => Key::Text,
+        }
     }
 }
 
-/// Warns of secrets that are too short to be one, and of keys longer than Standard Webhooks allows.
-pub(super) fn warn_of_lengths(keys: &Keys<'_>, form: KeyForm, problems: &mut Problems) {
+/// A key of Standard Webhooks is in base64.
+enum Key<'s> {
+    Text,
+    Symmetric(&'s str),
+    Public(&'s str),
+}
+
+/// Reports what cannot be a key, and warns of secrets that are too short to be one.
+pub(super) fn check_keys(keys: &Keys<'_>, form: KeyForm, problems: &mut Problems) {
     let several = keys.get("secrets").and_then(|node| match &node.value {
         Value::List(items) => Some(items.as_slice()),
         Value::Scalar(_) | Value::Map(_) => None,
     });
+    let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
     for node in keys.get("secret").into_iter().chain(several.unwrap_or_default()) {
         let Value::Scalar(Scalar { text, .. }) = &node.value else { continue };
-        // A public key has its one length, and what is empty is reported elsewhere.
-        if text.is_empty() || text.starts_with("whpk_") {
-            continue;
-        }
-        let (bytes, bytes_max) = form.length(text);
-        let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+        let wrong = |problems: &mut Problems, expected: &str| {
+            problems.error_unseen(node.at, format!("a secret of this scheme is {expected}; this one is not"));
+        };
+        let (bytes, bytes_max) = match form.key(text) {
+            // Reported elsewhere.
+            _ if text.is_empty() => continue,
+            Key::Text => (text.len(), usize::MAX),
+            Key::Symmetric(key) => match base64_bytes(key) {
+                Some(bytes) if bytes > 0 => (bytes, *most),
+                Some(_) | None => {
+                    wrong(problems, "`whsec_` and a key in base64");
+                    continue;
+                }
+            },
+            Key::Public(key) => {
+                if base64_bytes(key) != Some(PUBLIC_KEY_BYTES) {
+                    wrong(problems, "`whpk_` and a key of 32 bytes in base64");
+                }
+                continue;
+            }
+        };
         if bytes < *least {
             problems.warning_unseen(node.at, format!("a secret has {bytes} bytes, expected {least} or more"));
         } else if bytes > bytes_max {
@@ -162,6 +188,13 @@ pub(super) fn warn_of_lengths(keys: &Keys<'_>, form: KeyForm, problems: &mut Pro
             problems.warning_unseen(node.at, message);
         }
     }
+}
+
+/// How many bytes a text in base64 stands for, with or without padding.
+fn base64_bytes(text: &str) -> Option<usize> {
+    let digits = text.strip_suffix("==").or(text.strip_suffix('=')).unwrap_or(text);
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    (digits.bytes().all(is_digit) && digits.len() % 4 != 1).then_some(digits.len() * 3 / 4)
 }
 
 fn read_verify(node: &Node, problems: &mut Problems) -> Option<Verify> {
@@ -174,7 +207,7 @@ fn read_verify(node: &Node, problems: &mut Problems) -> Option<Verify> {
     };
     let scheme = read_scheme(scheme_node, &keys, node, problems);
     if let Some(scheme) = &scheme {
-        warn_of_lengths(&keys, KeyForm::of(scheme), problems);
+        check_keys(&keys, KeyForm::of(scheme), problems);
     }
     Some(Verify {
         scheme: scheme?,

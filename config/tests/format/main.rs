@@ -24,6 +24,8 @@ fn environment(name: &str) -> Option<String> {
         "TOKEN" => "canary-token-of-32-characters-ok",
         "SHORT" => "canary-23-characters-ok",
         "KEY" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "LONG" => return Some(format!("whsec_{}", "A".repeat(88))),
+        "KEY32" => "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=",
         "PORT" => "9090",
         "AMQP" => "amqp://sluice:canary-token@rabbit/shop",
         "EMPTY" => "",

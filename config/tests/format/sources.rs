@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use sluice_config::{changes, check_text};
 
-use crate::{check, environment, shows};
+use crate::{check, environment, read, report, shows};
 
 /// The body of a source `s`.
 fn source(body: &str) -> String {
@@ -352,7 +352,7 @@ event: { type: "com.stripe.{body.type}", source: https://stripe.com, id: "{body.
 #[test]
 fn webhooks_of_every_form() {
     for verify in [
-        r#"{ scheme: standard-webhooks, secrets: ["${TOKEN}", "${KEY}"], tolerance: 1m }"#,
+        r#"{ scheme: standard-webhooks, secrets: ["${KEY}", "whpk_${KEY32}"], tolerance: 1m }"#,
         r#"{ scheme: hmac, header: X-Sig, signed: "{timestamp}.{body}", timestamp_header: X-Time, prefix: v1=, secret: "${TOKEN}" }"#,
         r#"{ scheme: token, query: token, secret: "${TOKEN}" }"#,
         r#"{ scheme: basic, username: u, secret: "${TOKEN}" }"#,
@@ -377,11 +377,18 @@ fn secrets_that_can_be_guessed_warn() {
         "#]],
     );
     check(
-        r#"{ scheme: standard-webhooks, secret: "${KEY}${KEY}${KEY}${TOKEN}" }"#,
+        r#"{ scheme: standard-webhooks, secret: "${LONG}" }"#,
         expect![[r#"
-            sluice.yaml:3:61: warning: a key has 105 bytes, expected 24 to 64 (Standard Webhooks)
+            sluice.yaml:3:61: warning: a key has 66 bytes, expected 24 to 64 (Standard Webhooks)
         "#]],
     );
+    for secret in ["whsec_%%%", "whsec_", "AAAAA", "whpk_AAAA"] {
+        let secret = format!(r#"{{ scheme: svix, secret: "{secret}" }}"#);
+        let report = report(read(&source(&format!("webhook: {{ verify: {secret} }}"))));
+        assert!(report.starts_with("sluice.yaml:3:48: a secret of this scheme is `wh"), "{report}");
+        assert!(!report.contains("AAAA") && !report.contains('%'), "{report}");
+    }
+    check(r#"{ scheme: svix, secret: "whpk_${KEY32}" }"#, expect!["ok\n"]);
     // To Stripe, the whole text is the key.
     check(r#"{ scheme: stripe, secret: "whsec_${TOKEN}" }"#, expect!["ok\n"]);
     check(r#"{ scheme: gitlab, secrets: ["${TOKEN}", "${KEY}"] }"#, expect!["ok\n"]);
