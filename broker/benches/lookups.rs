@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     let started = Instant::now();
     log.index().start();
     while log.index().state() != IndexState::Ready {
-        std::thread::sleep(LOOK);
+        tokio::time::sleep(LOOK).await;
     }
     println!(
         "index built: {:?}, lag {}, {} MiB resident",
