@@ -81,6 +81,8 @@ impl Index {
     /// Opens the index and follows the log; returns when it is time to stop.
     fn keep(&self) -> Result<(), IndexError> {
         loop {
+            // What a look-up says now is of the index that is gone; left there, it would end every wait at once.
+            self.control().broken = None;
             let has_room = self.room.is_left(&self.dir);
             if has_room && (self.dir.exists() || self.has_block()) {
                 break;
