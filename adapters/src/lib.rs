@@ -28,7 +28,9 @@ pub use event_template::EventTemplate;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 pub use message::Mapping;
 pub use open::{Opened, WrongSource, open};
-pub use publisher::{Aside, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext};
+pub use publisher::{
+    Aside, AsideTooLarge, Entry, Intake, Published, Publisher, Receipt, Refusal, Request, TraceContext,
+};
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Outcome, Report, Source, Stop};
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]

@@ -9,6 +9,10 @@ use crate::cron::CronSource;
 use crate::hook::{Hook, HookSource, Hooks};
 use crate::{Record, Source, Unfit};
 
+/// The position of a record that no server ever had.
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
+const UNSENT: &str = "test";
+
 /// A source that is compiled and does not run yet. Nothing outside has been touched.
 #[derive(Clone)]
 pub struct Opened {
@@ -90,17 +94,32 @@ impl Opened {
         }
     }
 
-    /// What a record becomes under this configuration: pure.
-    pub fn to_event(&self, record: &Record) -> Result<Event, Unfit> {
-        match &self.kind {
+    /// What a record becomes under this configuration: pure. One event, but for a webhook's batch.
+    pub fn to_events(&self, record: &Record) -> Result<Vec<Event>, Unfit> {
+        let event = match &self.kind {
             Kind::Cron(cron) => cron.to_event(record),
-            Kind::Hook(hook) => hook.to_event(record),
+            Kind::Hook(hook) => return hook.to_events(record),
             #[cfg(feature = "kafka")]
             Kind::Kafka(kafka) => kafka.to_event(record),
             #[cfg(feature = "amqp")]
             Kind::Amqp(amqp) => amqp.to_event(record),
             #[cfg(feature = "nats")]
             Kind::Nats(nats) => nats.to_event(record),
+        };
+        event.map(|event| vec![event])
+    }
+
+    /// Where a record would be that nobody sent, for tests: what its headers name it, or when a timer is due.
+    pub fn position(&self, record: &Record) -> String {
+        match &self.kind {
+            Kind::Cron(cron) => cron.first_tick(),
+            Kind::Hook(hook) => hook.delivery_id(record, None),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => UNSENT.into(),
+            #[cfg(feature = "amqp")]
+            Kind::Amqp(_) => UNSENT.into(),
+            #[cfg(feature = "nats")]
+            Kind::Nats(_) => UNSENT.into(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use sluice_config::Oversize;
 use sluice_schemas::Event;
 use tokio::sync::oneshot;
 
@@ -35,11 +37,43 @@ pub struct Request {
     pub answer: oneshot::Sender<Result<Published, Refusal>>,
 }
 
-/// A record that cannot become an event, kept whole.
+/// A record that cannot become an event, kept whole as far as there is room for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aside {
     pub record: Record,
     pub unfit: Unfit,
+    /// Bytes of the body as it was received: more than there are when only its beginning is kept.
+    pub size: usize,
+}
+
+/// A body has more bytes than are kept, and its source does not let it be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsideTooLarge {
+    pub size: usize,
+}
+
+impl Aside {
+    /// Keeps a record, and of a body that is too large the beginning, if the source says so.
+    pub fn new(
+        mut record: Record,
+        unfit: Unfit,
+        bytes_max: usize,
+        oversize: Oversize,
+    ) -> Result<Self, AsideTooLarge> {
+        let size = record.body.as_ref().map_or(0, Bytes::len);
+        if let Some(body) = record.body.as_mut().filter(|body| body.len() > bytes_max) {
+            match oversize {
+                Oversize::Truncate => body.truncate(bytes_max),
+                Oversize::Stop => return Err(AsideTooLarge { size }),
+            }
+        }
+        Ok(Self { record, unfit, size })
+    }
+
+    /// Whether only the beginning of the body is there.
+    pub fn is_cut(&self) -> bool {
+        self.record.body.as_ref().map_or(0, Bytes::len) < self.size
+    }
 }
 
 /// What became of each entry, in the order of the request. All of it is on disk.
@@ -59,7 +93,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Same source and id as an event within the duplicate window, other content. Sending it again is no use.
-    #[error("event {index} reuses source and id of offset {offset} with other content")]
+    #[error("{}source and id were used before, at offset {offset}, with other content", in_batch(*index))]
     Conflict { index: usize, offset: u64 },
     /// There is no room; try again later.
     #[error("the store is full: {reason}")]
@@ -67,6 +101,14 @@ pub enum Refusal {
     /// The store is starting, draining or has failed; try again later.
     #[error("the store does not take events: {reason}")]
     Unavailable { reason: String },
+}
+
+/// The first event may be the only one.
+fn in_batch(index: usize) -> String {
+    match index {
+        0 => String::new(),
+        _ => format!("event {index} of the batch: "),
+    }
 }
 
 /// The receiving end of every publisher: the store's, or a double in tests. What bounds the requests that wait is what

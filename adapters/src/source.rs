@@ -5,12 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use sluice_config::Oversize;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::{Aside, Entry, Published, Publisher, Record, Refusal, Unfit};
+use crate::{Aside, AsideTooLarge, Entry, Published, Publisher, Record, Refusal, Unfit};
 
 /// Something that brings events in until it is told to stop. A source acknowledges upstream in the line after `publish` or
 /// `put_aside` returned `Ok`. It does not reconnect: the error that took it down is returned, and the supervisor runs it again
@@ -79,22 +78,16 @@ impl Context {
     }
 
     /// A record as it is kept with its reason. One that is too large takes the source down, unless it may be cut.
-    pub fn aside(&self, mut record: Record, unfit: Unfit) -> Result<Aside, Down> {
+    pub fn aside(&self, record: Record, unfit: Unfit) -> Result<Aside, Down> {
         let max = self.put_aside_bytes;
-        let bytes = record.body.as_ref().map_or(0, Bytes::len);
-        if bytes > max {
-            match (self.oversize, &mut record.body) {
-                (Oversize::Truncate, Some(body)) => body.truncate(max),
-                (Oversize::Stop, _) | (_, None) => {
-                    return Err(Down::because(format!(
-                        "the record at {} cannot become an event ({unfit}), and its {bytes} bytes are more than the {max} \
-                         of `limits.put_aside_bytes`; `oversize: truncate` keeps the beginning",
-                        record.position
-                    )));
-                }
-            }
-        }
-        Ok(Aside { record, unfit })
+        let position = record.position.clone();
+        let why = unfit.to_string();
+        Aside::new(record, unfit, max, self.oversize).map_err(|AsideTooLarge { size }| {
+            Down::because(format!(
+                "the record at {position} cannot become an event ({why}), and its {size} bytes are more than the {max} of \
+                 `limits.put_aside_bytes`; `oversize: truncate` keeps the beginning"
+            ))
+        })
     }
 }
 

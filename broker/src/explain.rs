@@ -18,6 +18,15 @@ pub struct Asked<'a> {
     pub offset: Option<Offset>,
 }
 
+/// Whether events can come in by this name.
+pub fn is_entry_point(via: &str, is_source: impl Fn(&str) -> bool) -> bool {
+    matches!(via, "http" | "reply") || is_source(via)
+}
+
+pub fn no_entry_point(via: &str) -> String {
+    format!("events cannot come in by `{via}`: expected `http`, `reply` or the name of a source")
+}
+
 /// A trigger in question.
 #[derive(Clone, Debug)]
 pub struct Candidate {

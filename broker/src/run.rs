@@ -32,6 +32,8 @@ const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 16;
 /// How long a start waits for sources to be up or down before it says how many are not up.
 const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
+/// Names of hooks in the line that says where they are.
+const HOOKS_SHOWN: usize = 8;
 const RELOADS_WAITING: usize = 8;
 /// What a segment must have room for besides the largest batch.
 const SEGMENT_OVERHEAD: u64 = 1 << 20;
@@ -49,20 +51,31 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 /// `sluice check`.
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
-    dispatch::prepare(&loaded.config.triggers).map_err(sink_error)?;
+    dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
-    println!(
-        "ok: {} triggers in {} files, hash {}",
-        loaded.config.triggers.len(),
-        loaded.files.len(),
-        loaded.hash
-    );
+    let (triggers, files) =
+        (counted(loaded.config.triggers.len(), "trigger"), counted(loaded.files.len(), "file"));
+    println!("ok: {triggers} in {files}, hash {}", loaded.hash);
     Ok(())
 }
 
-fn sink_error((trigger, error): (String, crate::sink::OpenError)) -> Error {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Error::Configuration(format!("trigger `{trigger}`: {error}{cause}"))
+/// `1 file`, `2 files`.
+fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+fn sink_error(error: &dispatch::WrongSink) -> Error {
+    let mut text = error.to_string();
+    // The text has the error of the sink; what caused that comes behind it.
+    let mut cause = std::error::Error::source(error).and_then(std::error::Error::source);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Error::Configuration(text)
 }
 
 /// Runs the broker until a signal or a failing disk ends it.
@@ -79,8 +92,12 @@ pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let wanted = std::env::var("SLUICE_LOG").unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() { "info" } else { wanted.as_str() };
+    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        eprintln!("warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}");
+        tracing_subscriber::EnvFilter::new("info")
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().try_init(),
@@ -106,12 +123,12 @@ struct Running {
 
 async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let config = loaded.config;
-    let prepared = dispatch::prepare(&config.triggers).map_err(sink_error)?;
+    let prepared = dispatch::prepare(&config.triggers).map_err(|error| sink_error(&error))?;
     let prepared_sources =
         sources::prepare(&config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
-    let signals =
+    let mut signals =
         Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
 
     let options = options(&config);
@@ -167,9 +184,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     let addresses = (public.local_addr(), operators.local_addr());
     let public = tokio::spawn(public.serve(ingress, limits, stopped));
     let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
-    gate.set(GateState::Ready);
-    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.adopt(prepared_sources).await;
+    gate.set(GateState::Ready);
+    dispatch.log().index().start();
+    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.settled(SETTLE_DEADLINE).await;
     greet(&config, addresses, loaded.files.len(), sources.not_up().len());
 
@@ -183,16 +201,27 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success,
     };
     let mut ended = opened.ended;
-    let failure = running.until_stopped(signals, reload_requests, &mut ended).await;
+    let failure = running.until_stopped(&mut signals, reload_requests, &mut ended).await;
     if let Some(error) = failure {
         gate.set(GateState::Failed(error.to_string()));
         return Err(error);
     }
     gate.set(GateState::Draining);
     info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
-    sources.stop(timeout).await;
-    stop_public.send_replace(true);
-    let (left, _) = tokio::join!(dispatch.drain(timeout), public);
+    let drained = async {
+        sources.stop(timeout).await;
+        stop_public.send_replace(true);
+        let (left, _) = tokio::join!(dispatch.drain(timeout), public);
+        left
+    };
+    let left = tokio::select! {
+        left = drained => left,
+        () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => {
+            warn!("told to stop again: not waiting any longer");
+            stop_public.send_replace(true);
+            dispatch.drain(Duration::ZERO).await
+        }
+    };
     if left > 0 {
         warn!(left, "deliveries did not end in time and will be made again at the next start");
     }
@@ -236,7 +265,7 @@ fn largest_append(config: &Config) -> u64 {
     let limits = config.limits;
     let events = config.sources.values().map(|source| source.event_bytes);
     let aside = if config.sources.is_empty() { 0 } else { limits.put_aside_bytes };
-    events.chain([limits.batch_bytes, aside]).max().unwrap_or(0) as u64
+    events.chain([limits.event_bytes, limits.batch_bytes, aside]).max().unwrap_or(0) as u64
 }
 
 fn report_recovery(recovery: &store::Recovery) {
@@ -260,13 +289,12 @@ fn report_recovery(recovery: &store::Recovery) {
 /// Values of `Host` that name the operators' listener.
 fn hosts(config: &Config, address: std::net::SocketAddr) -> Vec<String> {
     let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let port = address.port();
-    hosts.extend([
-        address.to_string(),
-        format!("localhost:{port}"),
-        format!("127.0.0.1:{port}"),
-        format!("[::1]:{port}"),
-    ]);
+    let port = format!(":{}", address.port());
+    let own = address.to_string();
+    // Whoever leaves the port out is no web page of somebody else's: its name would be another one.
+    for name in [own.trim_end_matches(&port), "localhost", "127.0.0.1", "[::1]"] {
+        hosts.extend([name.to_owned(), format!("{name}{port}")]);
+    }
     hosts
 }
 
@@ -284,15 +312,32 @@ fn greet(
     files: usize,
     sources_not_up: usize,
 ) {
-    let triggers = config.triggers.len();
+    let (triggers, files) = (counted(config.triggers.len(), "trigger"), counted(files, "file"));
     eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
     eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
-    eprintln!("{triggers} triggers from {files} files; events are kept in {}", config.store.dir.display());
+    eprintln!("{triggers} from {files}; events are kept in {}", config.store.dir.display());
     eprintln!(
         "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
          -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
     );
+    if let Some(hooks) = hooks_shown(config) {
+        eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
+    }
     eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
+}
+
+/// Nothing else says it to who configures the sender of a webhook.
+fn hooks_shown(config: &Config) -> Option<String> {
+    let is_hook = |kind: &config::SourceKind| {
+        matches!(kind, config::SourceKind::Webhook(_) | config::SourceKind::Git(_))
+    };
+    let names = config.sources.iter().filter(|(_, source)| is_hook(&source.kind)).map(|(name, _)| &**name);
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => None,
+        few if few.len() <= HOOKS_SHOWN => Some(few.join(", ")),
+        many => Some(format!("{} or {} more", many[..HOOKS_SHOWN].join(", "), many.len() - HOOKS_SHOWN)),
+    }
 }
 
 struct Signals {
@@ -311,18 +356,24 @@ impl Signals {
     }
 }
 
+async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 impl Running {
     /// Serves reloads until a signal (`None`) or the end of the writer.
     async fn until_stopped(
         &mut self,
-        mut signals: Signals,
+        signals: &mut Signals,
         mut reloads: mpsc::Receiver<Reload>,
         ended: &mut oneshot::Receiver<std::io::Result<()>>,
     ) -> Option<Error> {
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return None,
-                _ = signals.interrupt.recv() => return None,
+                () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => return None,
                 _ = signals.hangup.recv() => match self.reload().await {
                     Ok(changes) => info!(%changes, "reloaded the configuration"),
                     Err(errors) => eprintln!("{errors}"),
@@ -358,22 +409,17 @@ impl Running {
             return Err(format!("`{keys}` cannot be changed while the broker runs; restart it"));
         }
         let prepared =
-            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(error).to_string())?;
+            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error).to_string())?;
         let sources = sources::prepare(&loaded.config.sources).map_err(|error| error.to_string())?;
         self.dispatch
             .adopt(prepared)
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
         self.sources.adopt(sources).await;
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&loaded.config, &loaded.hash);
-        let needs_restart: Vec<&str> = [
-            ("limits", self.config.limits != loaded.config.limits),
-            ("duplicates", self.config.duplicates != loaded.config.duplicates),
-        ]
-        .into_iter()
-        .filter_map(|(key, differs)| differs.then_some(key))
-        .collect();
-        self.config = loaded.config;
+        let mut config = loaded.config;
+        let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&config, &loaded.hash);
+        self.config = config;
         let pending: Vec<Value> = changes.removed.iter().map(|name| self.frozen(name)).collect();
         Ok(json!({
             "hash": loaded.hash,
@@ -398,6 +444,23 @@ impl Running {
         let pending = state.map_or(0, |state| core.state.books(state).pending());
         json!({ "trigger": name, "pending": pending })
     }
+}
+
+/// Puts back what is read once, when the process starts, so that what is shown is what is in force; names what was
+/// wanted otherwise.
+fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<&'static str> {
+    fn keep<T: Clone + PartialEq>(running: &T, wanted: &mut T) -> bool {
+        let differs = running != wanted;
+        wanted.clone_from(running);
+        differs
+    }
+    let sections = [
+        ("limits", keep(&running.limits, &mut wanted.limits)),
+        ("duplicates", keep(&running.duplicates, &mut wanted.duplicates)),
+        ("dead_letters", keep(&running.dead_letters_age, &mut wanted.dead_letters_age)),
+        ("shutdown_timeout", keep(&running.shutdown_timeout, &mut wanted.shutdown_timeout)),
+    ];
+    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }
 
 /// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.

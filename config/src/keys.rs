@@ -52,6 +52,24 @@ impl<'n> Keys<'n> {
     }
 }
 
+/// Words of other systems, the key that has to be known, and what is written instead.
+const OTHER_WORDS: &[(&str, &str, &str)] = &[
+    ("github", "git", "git: { provider: github, secret: ... }"),
+    ("gitlab", "git", "git: { provider: gitlab, secret: ... }"),
+    ("stripe", "webhook", "webhook: { verify: { scheme: stripe, secret: ... } }"),
+    ("slack", "webhook", "webhook: { verify: { scheme: slack, secret: ... } }"),
+    ("shopify", "webhook", "webhook: { verify: { scheme: shopify, secret: ... } }"),
+    ("rabbitmq", "amqp", "amqp"),
+    ("scheme", "verify", "verify: { scheme: ..., secret: ... }"),
+    ("secret", "verify", "verify: { scheme: ..., secret: ... }"),
+    ("bootstrap_servers", "brokers", "brokers"),
+    ("group_id", "group", "group"),
+    ("expression", "schedule", "schedule"),
+    ("tz", "timezone", "timezone"),
+    ("target", "sink", "sink"),
+    ("destination", "sink", "sink"),
+];
+
 fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
     if key.is_empty() {
         return format!("{what}: a key is missing before this `:`");
@@ -59,7 +77,8 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
     if known.is_empty() {
         return format!("unknown key {} in {what}: it has no keys", quoted(key));
     }
-    let hint = match nearest(key, known) {
+    let other = OTHER_WORDS.iter().find(|(word, needs, _)| *word == key && known.contains(needs));
+    let hint = match other.map(|(_, _, instead)| *instead).or_else(|| nearest(key, known)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known keys are {}", known.join(", ")),
     };

@@ -115,7 +115,7 @@ fn find_files(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
     };
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| is_configuration(path) && path.is_file())
+        .filter(|path| is_configuration(path) && (path.is_file() || is_dangling(path)))
         .collect();
     if found.is_empty() {
         problems.file_error(path.display().to_string(), "the directory has no *.yaml or *.yml file");
@@ -126,6 +126,11 @@ fn find_files(path: &Path, files: &mut Vec<PathBuf>, problems: &mut Problems) {
     }
     found.sort();
     files.append(&mut found);
+}
+
+/// A link to a file that has gone is read, and so an error: the triggers in it would go missing silently.
+fn is_dangling(path: &Path) -> bool {
+    path.is_symlink() && !path.exists()
 }
 
 fn is_configuration(path: &Path) -> bool {

@@ -163,11 +163,12 @@ pub(crate) fn read_store(
     let outstanding = get("outstanding").and_then(|node| whole("outstanding", node, OUTSTANDING, problems));
     let on_damage = get("on_damage").and_then(|node| choice("on_damage", node, ON_DAMAGE, problems));
     let grace = get("removed_grace").and_then(|node| duration("removed_grace", node, GRACE, problems));
+    let retention = bytes.unwrap_or(10 << 30);
     let store = Store {
         dir: dir.unwrap_or_else(|| folder.join("./data")),
         retention_age: age.unwrap_or(Duration::from_secs(7 * DAY)),
-        retention_bytes: bytes.unwrap_or(10 << 30),
-        segment_bytes: segment.unwrap_or(64 << 20),
+        retention_bytes: retention,
+        segment_bytes: segment.unwrap_or(segment_within(retention)),
         watermark: read_watermark(get("watermark"), problems),
         outstanding: outstanding.unwrap_or(2_000_000) as usize,
         on_damage: on_damage.unwrap_or(OnDamage::Refuse),
@@ -182,6 +183,12 @@ pub(crate) fn read_store(
         problems.error(node.at, message);
     }
     store
+}
+
+/// The size of a segment that is not named: 64 MiB, or an eighth of a small store, which could retire nothing otherwise.
+fn segment_within(retention_bytes: u64) -> u64 {
+    const STEP: u64 = 64 << 10;
+    (retention_bytes / 8 / STEP * STEP).clamp(*SEGMENT_BYTES.start(), 64 << 20)
 }
 
 fn read_watermark(section: Section<'_>, problems: &mut Problems) -> Watermark {
@@ -217,29 +224,31 @@ fn read_percent(name: &str, node: &Node, problems: &mut Problems) -> Option<u8> 
 pub(crate) fn read_limits(section: Section<'_>, problems: &mut Problems) -> Limits {
     let keys = section.and_then(|node| Keys::of(node, "`limits`", LIMITS_KEYS, problems));
     let get = |key: &str| keys.as_ref().and_then(|keys| keys.get(key));
-    let bytes = |key: &str, range, default: usize, problems: &mut Problems| {
-        get(key).and_then(|node| size(key, node, range, problems)).map_or(default, |bytes| bytes as usize)
+    let bytes = |key: &str, range, problems: &mut Problems| {
+        get(key).and_then(|node| size(key, node, range, problems)).map(|bytes| bytes as usize)
     };
     let number = |key: &str, range, default: u64, problems: &mut Problems| {
         get(key).and_then(|node| whole(key, node, range, problems)).unwrap_or(default)
     };
+    let event = bytes("event_bytes", EVENT_BYTES, problems);
+    let batch = bytes("batch_bytes", BODY_BYTES, problems);
+    // Whoever names one limit is not asked for the others: those that are not named make room, or keep within it.
+    let named = event.max(batch).unwrap_or(0);
+    let in_flight = bytes("in_flight_bytes", BODY_BYTES, problems).unwrap_or(named.max(64 << 20));
     let limits = Limits {
-        event_bytes: bytes("event_bytes", EVENT_BYTES, 1 << 20, problems),
-        batch_bytes: bytes("batch_bytes", BODY_BYTES, 8 << 20, problems),
-        in_flight_bytes: bytes("in_flight_bytes", BODY_BYTES, 64 << 20, problems),
+        event_bytes: event.unwrap_or(in_flight.min(1 << 20)),
+        batch_bytes: batch.unwrap_or(in_flight.min(8 << 20)),
+        in_flight_bytes: in_flight,
         connections: number("connections", CONNECTIONS, 4096, problems) as usize,
         hops: number("hops", HOPS, 16, problems) as u32,
-        put_aside_bytes: bytes("put_aside_bytes", BODY_BYTES, 16 << 20, problems),
+        put_aside_bytes: bytes("put_aside_bytes", BODY_BYTES, problems).unwrap_or(16 << 20),
     };
-    let mut above = |low: (&str, usize), high: (&str, usize)| {
-        if let (true, Some(node)) = (low.1 > high.1, get(low.0).or_else(|| get(high.0))) {
-            let (low_size, high_size) = (size_text(low.1 as u64), size_text(high.1 as u64));
-            let message = format!("`{}` ({low_size}) is above `{}` ({high_size})", low.0, high.0);
-            problems.error(node.at, message);
+    for (name, bytes) in [("event_bytes", limits.event_bytes), ("batch_bytes", limits.batch_bytes)] {
+        if let (true, Some(node)) = (bytes > in_flight, get(name)) {
+            let (bytes, in_flight) = (size_text(bytes as u64), size_text(in_flight as u64));
+            problems.error(node.at, format!("`{name}` ({bytes}) is above `in_flight_bytes` ({in_flight})"));
         }
-    };
-    above(("event_bytes", limits.event_bytes), ("batch_bytes", limits.batch_bytes));
-    above(("batch_bytes", limits.batch_bytes), ("in_flight_bytes", limits.in_flight_bytes));
+    }
     limits
 }
 

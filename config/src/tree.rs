@@ -435,7 +435,15 @@ fn syntax_error(info: &str, text: &str, line: usize) -> String {
         return "a tab cannot indent: use spaces".into();
     }
     if info.contains("unknown anchor") {
-        return "this alias names no anchor above it".into();
+        return "this alias names no anchor above it; text that begins with `*` must be in quotes".into();
+    }
+    if info.contains("anchor or alias") {
+        return format!("{info}; text that begins with `*` or `&` must be in quotes");
+    }
+    if let Some(found) = info.strip_prefix("unexpected character: `").and_then(|rest| rest.chars().next())
+        && "@`%".contains(found)
+    {
+        return format!("text that begins with `{found}` must be in quotes");
     }
     format!("{info}{}", brace_hint(text, line))
 }

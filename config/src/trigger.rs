@@ -65,6 +65,11 @@ pub(crate) fn read_trigger(
     if let Some(node) = keys.get("sources") {
         places.add("sources", problems.place_of(node.at));
     }
+    for key in ["sink", "dead_letter"] {
+        if let Some(node) = keys.get(key) {
+            places.add(key, problems.place_of(node.at));
+        }
+    }
     let sources = keys.get("sources").map(|node| read_sources(node, known_sources, problems));
     let transform = keys.get("transform").map(|node| read_transform(node, problems));
     let filters = keys.get("filters").map(|node| read_filters(node, &mut places, problems));

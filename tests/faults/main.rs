@@ -206,6 +206,39 @@ async fn a_full_disk_stops_publishing_only_and_recovers_by_itself() {
     verify("full tmpfs", workload).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_finds_no_room_is_removed_until_there_is_some() {
+    if !harness::can_run("faults", true, &["mount"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    // The log's file system has room, so that the index finds out by writing.
+    let disk = Mounted::tmpfs(&data.join("index"), 1).unwrap();
+    let mut workload = Workload::start(10, ENDLESS, dir.path(), &data).await;
+    let mut broker = workload.spawn();
+    let addresses = workload.open(&mut broker).await;
+    workload
+        .until("the index meets the full disk", &broker, |_| {
+            broker.log().contains("no room for the event index")
+        })
+        .await;
+    let before = workload.ledger().acknowledged();
+    workload
+        .until("events are taken all the same", &broker, |ledger| ledger.acknowledged() > before + 300)
+        .await;
+    disk.resize(256);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut index = Value::Null;
+    while index["state"] != "ready" {
+        assert!(Instant::now() < deadline, "the index does not come back: {index}\n{}", broker.log());
+        index = wire::get(addresses.admin, "/api/v1/status").await["index"].clone();
+    }
+    assert!(!data.join("index.broken").exists(), "it was full, not broken");
+    workload.kill(broker).await;
+    verify("an index without room", workload).await;
+}
+
 /// A broker that must not start on this directory: exit 1 and an error that says which and why.
 async fn does_not_start(dir: &Path, data: &Path, says: &str) {
     let workload = Workload::start(8, ROUND_EVENTS, dir, data).await;

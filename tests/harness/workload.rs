@@ -24,8 +24,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const UNTIL_DEADLINE: Duration = Duration::from_secs(40);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
-/// Events looked up by their offset at the end; the newest, which retention cannot have taken.
-const LOOKUPS: usize = 50;
+/// Events looked up by their offset and by their id at the end; the newest, which retention cannot have taken.
+const LOOKUPS: usize = 300;
 
 /// Where events go to at the moment, and since which round; none while no broker runs.
 type Target = Option<(SocketAddr, usize)>;
@@ -200,6 +200,15 @@ impl Workload {
             let event = answer.map(|answer| answer.json()).unwrap_or_default();
             if event["event"]["id"] != id.to_string().as_str() {
                 self.ledger().violation(format!("{id} was acknowledged at {offset}, where there is {event}"));
+                continue;
+            }
+            let source = event["event"]["source"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/events/by-id?source={source}&id={id}");
+            let answer = wire::call(admin, "GET", &path, &Value::Null).await;
+            let found = answer.map(|answer| answer.json()).unwrap_or_default();
+            if found["offset"] != offset.to_string().as_str() {
+                self.ledger()
+                    .violation(format!("{id} is at {offset}, and looked up by its id it is {found}"));
             }
         }
     }

@@ -33,6 +33,23 @@ fn a_wrong_configuration_is_78_with_file_line_and_column() {
 }
 
 #[test]
+fn a_sink_that_cannot_be_opened_is_named_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("none.pem"), "not a certificate").unwrap();
+    let (file, url) = (dir.path().join("sluice.yaml"), "https://localhost/");
+    let text =
+        format!("triggers:\n  t:\n    sink: {{ http: {{ url: \"{url}\", tls: {{ ca: none.pem }} }} }}\n");
+    std::fs::write(&file, text).unwrap();
+    let checked = told(&["check", file.to_str().unwrap()]);
+    assert_eq!(checked.code, 78, "{checked:?}");
+    assert!(
+        checked.err.starts_with(&format!("{}:3:11: `sink` of trigger `t`: ", file.display())),
+        "{checked:?}"
+    );
+    assert!(checked.err.contains("none.pem holds no certificate"), "{checked:?}");
+}
+
+#[test]
 fn usage_is_2_and_help_is_0() {
     assert_eq!(told(&["run"]).code, 2);
     assert_eq!(told(&["no-such-command"]).code, 2);
@@ -69,7 +86,7 @@ async fn run_says_in_five_lines_what_it_listens_on_what_it_loaded_and_where_to_l
     })
     .await;
     assert_eq!(said.lines().count(), 5, "{said}");
-    assert!(said.contains("1 triggers from 1 files"), "{said}");
+    assert!(said.contains("1 trigger from 1 file"), "{said}");
     assert!(said.contains(&format!("curl -i http://{}/events", broker.public)), "{said}");
     assert!(said.contains(&format!("sluice triggers --admin http://{}", broker.operators)), "{said}");
 }

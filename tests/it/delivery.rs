@@ -146,6 +146,26 @@ async fn sigterm_waits_for_the_delivery_under_way_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_does_not_wait_and_what_was_under_way_is_made_again() {
+    let sink = Sink::held().await;
+    let mut broker = Broker::start(&format!("shutdown_timeout: 1h\n{}", yaml(&sink, ""))).await;
+    broker.publish_ids(&["1"]).await;
+    sink.wait_for(1).await;
+    broker.signal(rustix::process::Signal::TERM);
+    crate::eventually("readiness to end", || async {
+        (broker.ask("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    assert!(broker.stop().await.success());
+    let said = broker.said();
+    assert!(said.contains("told to stop again") && !said.contains("panic"), "{said}");
+    let broker = broker.start_again().await;
+    sink.let_go(2);
+    broker.trigger_when("t", |trigger| trigger["delivered"] == 1).await;
+    assert_eq!(sink.ids(), ["1", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_the_least_wait() {
     let sink = Sink::answering(|number, _| match number {
         0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response(),

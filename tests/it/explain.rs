@@ -174,6 +174,33 @@ fn events_come_one_a_line_or_in_arrays_and_a_wrong_one_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bare_event_is_a_question_too_and_an_entry_point_is_one_that_exists() {
+    let yaml = "sources: { hook: { webhook: { insecure: true } } }\ntriggers: { t: { sources: [hook], sink: { stdout: {} } } }";
+    let broker = Broker::start(yaml).await;
+    broker.publish_ids(&["1"]).await;
+    let event = event("2", &json!({}));
+    for (question, matched) in [
+        (event.clone(), false),
+        (json!({ "event": event, "via": "hook" }), true),
+        (json!({ "event": event, "via": "reply" }), false),
+        (json!({ "offset": 0 }), false),
+    ] {
+        let answer = broker.do_call("explain", &question).await;
+        assert_eq!(answer["triggers"][0]["matched"], matched, "{question}: {answer:#}");
+    }
+    let refused = broker.call("explain", &json!({ "event": event, "via": "hok" })).await;
+    let expected = "events cannot come in by `hok`: expected `http`, `reply` or the name of a source";
+    assert_eq!((refused.status.as_u16(), &refused.json()["detail"]), (400, &json!(expected)));
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("sluice.yaml"), yaml).unwrap();
+    let told =
+        fed(dir.path(), &["explain", "-", "--config", "sluice.yaml", "--via", "hok"], &event.to_string());
+    assert_eq!(told.code, 1);
+    assert!(told.err.ends_with(&format!("sluice: {expected}\n")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_explains_with_the_triggers_of_now_and_of_then() {
     let sink = Sink::accepting().await;
     let yaml = |ty: &str, more: &str| {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -202,6 +203,32 @@ async fn a_broker_that_does_not_answer_holds_up_a_push_for_seconds_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_is_killed_has_written_down_what_it_did_not_tell() {
+    let repositories = Repositories::new();
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let head = repositories.commit("first");
+    repositories.push(&["main"]);
+    // As git calls it.
+    let url = format!("http://{}/events", mute.local_addr().unwrap());
+    let mut hook = sluice();
+    hook.args(["git-hook", "post-receive", "--url", &url]).current_dir(repositories.bare());
+    let mut hook = hook.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let line = format!("{ZEROS} {head} refs/heads/main\n");
+    hook.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+    let (_connection, _) = mute.accept().unwrap();
+    hook.kill().unwrap();
+    hook.wait().unwrap();
+
+    let broker = Broker::start("triggers: {}").await;
+    assert_eq!(repositories.install(&self::url(&broker)).code, 0);
+    repositories.git(&["branch", "other"]);
+    let said = repositories.push(&["other"]);
+    assert!(said.contains("sluice: 2 events told"), "{said}");
+    let events = told(&broker).await;
+    assert_eq!(names(&events), ["sluice.git.created refs/heads/main", "sluice.git.created refs/heads/other"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ref_is_data_whatever_its_name() {
     let broker = Broker::start("triggers: {}").await;
     let repositories = Repositories::new();
@@ -347,6 +374,9 @@ fn mistakes_are_said() {
     assert!(address.err.contains("only http is spoken here"), "{address:?}");
     let commits = install(&[".", "--commits", "1000"]);
     assert_eq!(commits.code, 2);
+    let source = install(&[".", "--source", "no uri"]);
+    assert_eq!(source.code, 2);
+    assert!(source.err.contains("attribute `source` must be a URI-reference"), "{source:?}");
 
     let lines = dir.path().join("lines");
     fs::write(&lines, format!("{ZEROS} {} refs/heads/main\n", "1".repeat(40))).unwrap();

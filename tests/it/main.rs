@@ -12,6 +12,8 @@ mod delivery;
 mod documents;
 mod explain;
 mod git;
+mod kafka;
+mod lookups;
 mod operators;
 mod publishing;
 mod reload;

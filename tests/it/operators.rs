@@ -76,6 +76,7 @@ async fn the_metrics_page_has_the_documented_names_and_counts() {
         "sluice_store_owed_bytes",
         "sluice_store_limit_bytes",
         "sluice_store_segments",
+        "sluice_index_lag_events",
         "sluice_store_sync_seconds_count",
         "sluice_store_batch_events_count",
     ] {
@@ -184,8 +185,18 @@ async fn a_writing_call_needs_our_host_and_a_json_body() {
     let pause = |with: &'static [(&'static str, &'static str)], body: &'static str| {
         send(broker.operators, Method::POST, "/api/v1/triggers/t/pause", headers(with.iter().copied()), body)
     };
-    assert_eq!(pause(&[], "{}").await.status, 415);
-    assert_eq!(pause(&[("content-type", "text/plain")], "{}").await.status, 415);
+    assert_eq!(pause(&[], "{}").await.status, 421);
+    assert_eq!(pause(&[("content-type", "text/plain")], "{}").await.status, 421);
+    for (body, detail) in [
+        ("{", "the body is not what this call takes"),
+        ("[]", "the body is not what this call takes"),
+        ("{\"reason\":\"x\"}", "this call takes no `reason`: its body is `{}`"),
+    ] {
+        let refused = pause(&[("content-type", "application/json")], body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        let said = refused.json()["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(said.starts_with(detail), "{body}: {said}");
+    }
     let json = ("content-type", "application/json");
     let foreign = send(
         broker.operators,
@@ -202,6 +213,13 @@ async fn a_writing_call_needs_our_host_and_a_json_body() {
         200
     );
     assert_eq!(broker.get("triggers/t").await["paused"], true);
+    for (host, status) in
+        [("localhost", 200), ("127.0.0.1", 200), ("127.0.0.1.evil.example", 421), ("localhost:1", 421)]
+    {
+        let path = "/api/v1/triggers/t/resume";
+        let answer = send(broker.operators, Method::POST, path, headers([json, ("host", host)]), "{}").await;
+        assert_eq!(answer.status, status, "{host}");
+    }
     assert_eq!(broker.call("triggers/unknown/pause", &json!({})).await.status, 404);
     assert_eq!(broker.ask("/api/v1/triggers/t/pause").await.status, 405);
     assert_eq!(broker.ask("/api/v1/nothing").await.status, 404);

@@ -46,6 +46,15 @@ async fn an_event_comes_in_in_each_of_the_three_modes_and_goes_out_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_without_data_goes_out_with_a_length() {
+    let sink = Sink::accepting().await;
+    let broker = Broker::start(&everything(&sink)).await;
+    broker.publish(&[("id", "1")], "").await;
+    let received = &sink.wait_for(1).await[0];
+    assert_eq!((received.header("content-length"), received.body.len()), (Some("0"), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_stored_whole_or_not_at_all() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&everything(&sink)).await;

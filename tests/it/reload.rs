@@ -91,6 +91,24 @@ async fn keys_that_need_a_restart_are_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_restart_is_named_until_the_file_says_what_is_in_force() {
+    let broker = Broker::start("triggers: {}").await;
+    let file = |text: &str| format!("{text}\ntriggers: {{}}");
+    let all = "limits: { hops: 3 }\nduplicates: off\ndead_letters: { age: 1d }\nshutdown_timeout: 7s";
+    let needs_restart = json!(["limits", "duplicates", "dead_letters", "shutdown_timeout"]);
+    for _ in 0..2 {
+        assert_eq!(broker.reload(&file(all)).await.json()["needs_restart"], needs_restart);
+    }
+    let shown = broker.get("config").await;
+    assert_eq!(
+        (&shown["limits"]["hops"], &shown["duplicates"]["window"]),
+        (&json!(16), &json!("10m")),
+        "{shown}"
+    );
+    assert_eq!(broker.reload(&file("")).await.json()["needs_restart"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_filter_holds_for_events_after_the_reload() {
     let sink = Sink::accepting().await;
     let with = |ty: &str| {

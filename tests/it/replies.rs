@@ -41,6 +41,12 @@ async fn a_reply_in_each_mode_is_stored_and_routed() {
     assert_eq!((&shown["via"], &shown["hops"]), (&json!("reply"), &json!(1)));
     let cause = broker.get(&format!("events/{}", shown["parent"].as_str().unwrap())).await;
     assert_eq!(cause["event"]["id"], "binary");
+    let page = broker.ask("/metrics").await.text();
+    for line in
+        ["sluice_events_accepted_total{via=\"reply\"} 4", "sluice_events_duplicate_total{via=\"reply\"} 0"]
+    {
+        assert!(page.lines().any(|found| found == line), "{line} is missing from\n{page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

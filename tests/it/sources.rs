@@ -79,6 +79,42 @@ async fn a_reload_adds_and_removes_sources_and_leaves_the_others_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_down_is_shown_everywhere_and_stops_nothing_else() {
+    // Bound and dropped: nobody listens there.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let sink = Sink::accepting().await;
+    let more = format!(
+        "  by-kafka: {{ kafka: {{ brokers: [\"{nowhere}\"], topics: [t], group: g }} }}\n  \
+         by-amqp: {{ amqp: {{ url: \"amqp://guest:canary-password@{nowhere}/%2f\", queue: q }} }}\n  \
+         by-nats: {{ nats: {{ servers: [\"nats://u:canary-password@{nowhere}\"], stream: S, consumer: c }} }}\n"
+    );
+    let broker = Broker::start(&with_sink(&format!("{TICK}{more}"), &sink)).await;
+    assert!(broker.said().contains("; 3 sources not up\n"), "{}", broker.said());
+    sink.wait_for(1).await;
+    assert_eq!(broker.publish(&[("id", "1")], "").await.status, 202);
+    for kind in ["kafka", "amqp", "nats"] {
+        let path = format!("sources/by-{kind}");
+        let entry = broker.get_when(&path, |source| source["state"] == "down").await;
+        assert!(entry["error"].as_str().unwrap().contains(&nowhere.to_string()), "{entry}");
+        assert!(entry["since"].is_string() && entry["position"].is_null(), "{entry}");
+        let counts = ["accepted", "put_aside", "duplicates"].map(|name| entry[name].as_u64());
+        assert_eq!((&entry["kind"], counts), (&json!(kind), [Some(0); 3]));
+    }
+    let ready = broker.ask("/readyz").await;
+    let state = ready.json();
+    assert_eq!((ready.status.as_u16(), &state["status"]), (200, &json!("degraded")), "{state}");
+    let reasons = state["sources"].as_object().unwrap();
+    assert_eq!(reasons.keys().collect::<Vec<_>>(), ["by-amqp", "by-kafka", "by-nats"]);
+    assert!(reasons.values().all(|why| why.as_str().unwrap().contains(&nowhere.to_string())), "{state}");
+    let metrics = broker.ask("/metrics").await.text();
+    for line in ["{source=\"by-kafka\"} 0\n", "{source=\"by-amqp\"} 0\n", "{source=\"tick\"} 1\n"] {
+        assert!(metrics.contains(&format!("\nsluice_source_up{line}")), "{metrics}");
+    }
+    let (said, state) = (broker.said(), state.to_string());
+    assert!(!said.contains("canary") && !metrics.contains("canary") && !state.contains("canary"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pausing_a_webhook_warns_of_senders_that_do_not_come_again() {
     let broker = Broker::start("sources: { hook: { webhook: { insecure: true } } }\ntriggers: {}\n").await;
     let told = broker.cli("sources pause hook");

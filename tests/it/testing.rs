@@ -294,6 +294,37 @@ tests:
 }
 
 #[test]
+fn a_record_is_named_by_its_headers_and_a_tick_by_when_it_is_due() {
+    let sources = r#"
+sources:
+  repo: { git: { provider: github, insecure: true } }
+  hook: { webhook: { verify: { scheme: shopify, secret: "${SECRET}" } } }
+  nightly: { cron: { schedule: "30 2 * * *", timezone: Europe/Berlin }, event: { data: { due: "{scheduled}" } } }
+  once: { cron: { at: "2021-01-01T00:00:00Z" } }
+tests:
+  - name: a push
+    via: repo
+    record: { headers: { X-GitHub-Event: push, X-GitHub-Delivery: d-1 }, body: { ref: refs/heads/main } }
+    becomes: { type: com.github.push, id: d-1, subject: refs/heads/main, source: /repo }
+  - name: an order
+    via: hook
+    record: { headers: { X-Shopify-Webhook-Id: w-1 }, body: { id: 1 } }
+    becomes: { type: sluice.webhook, id: w-1 }
+  - name: a tick
+    via: nightly
+    record: {}
+    becomes: { type: sluice.cron, id: "nightly/2026-01-01T01:30:00Z", time: "2026-01-01T01:30:00Z", data: { due: "2026-01-01T01:30:00Z" } }
+  - name: the only tick
+    via: once
+    record: {}
+    becomes: { time: "2021-01-01T00:00:00Z" }
+"#;
+    let told = Folder::new(&[("sluice.yaml", sources)]).test(&["sluice.yaml"]);
+    assert_eq!(told.code, 0, "{}{}", told.out, told.err);
+    assert!(told.out.ends_with("4 passed, 0 failed\n"), "{}", told.out);
+}
+
+#[test]
 fn tests_stand_in_files_of_their_own_too_and_events_in_files() {
     let tests = r#"tests: [ { name: from a file, event: event.json, expect: [t] } ]"#;
     let files = [

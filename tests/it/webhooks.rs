@@ -8,6 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, run};
+use crate::eventually;
 use crate::http::{Answer, headers, send};
 use crate::sink::{Sink, status};
 
@@ -63,6 +64,20 @@ async fn refused(broker: &Broker) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_start_says_where_deliveries_go() {
+    let (_sink, broker) = started().await;
+    let expected = format!(
+        "deliveries of webhooks: http://{}/hooks/ and then hub, lab, repo, slack, small, standard, stripe\n",
+        broker.public
+    );
+    eventually("the line", || {
+        let found = broker.said().contains(&expected).then_some(());
+        async move { found }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_stored_once_however_often_it_is_sent() {
     let (_sink, broker) = started().await;
     let body = r#"{ "zen" : "Keep it logically awesome." }"#;
@@ -77,6 +92,12 @@ async fn a_delivery_is_stored_once_however_often_it_is_sent() {
     let again = deliver(&broker, "hub", &with, body).await;
     assert_eq!((again.status, again.header("sluice-offset")), (StatusCode::ACCEPTED, Some("0")));
     assert_eq!(again.header("sluice-duplicate"), Some("true"));
+    let source = broker.get("sources/hub").await;
+    assert_eq!((&source["accepted"], &source["duplicates"]), (&json!(1), &json!(1)), "{source}");
+    let metrics = broker.ask("/metrics").await.text();
+    for line in ["accepted_total{via=\"hub\"} 1", "duplicate_total{via=\"hub\"} 1"] {
+        assert!(metrics.contains(&format!("\nsluice_events_{line}\n")), "{metrics}");
+    }
     let shown = broker.get("events/0").await;
     assert_eq!((&shown["via"], &shown["event"]["source"]), (&json!("hub"), &json!("/hub")));
     assert_eq!((&shown["event"]["type"], &shown["event"]["id"]), (&json!("sluice.webhook"), &json!("d-1")));
@@ -247,6 +268,8 @@ async fn a_body_has_the_limit_of_its_source() {
     let (_sink, broker) = started().await;
     assert_eq!(deliver(&broker, "small", &[], &"x".repeat(1024)).await.status, 202);
     assert_eq!(deliver(&broker, "small", &[], &"x".repeat(1025)).await.status, 413);
+    let metrics = broker.ask("/metrics").await.text();
+    assert!(metrics.contains("\nsluice_events_refused_total{reason=\"too_large\"} 1\n"), "{metrics}");
     // The largest that GitHub sends, with a push of as many commits as it lists.
     let commits = vec![json!({ "id": "a".repeat(40), "message": "m".repeat(11_000) }); 2048];
     let body =
@@ -306,6 +329,107 @@ async fn what_makes_no_event_is_put_aside_and_comes_back_under_a_better_configur
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_aside_outlives_a_crash_and_leaves_one_by_one() {
+    let (sink, broker) = started().await;
+    for number in 1..=3 {
+        let body = format!(r#"{{ "id" : "evt_{number}" }}"#);
+        let time = now_s().to_string();
+        let list = format!("t={time},v1={}", hex("whsec_test_secret", &[&time, ".", &body]));
+        let with = [("stripe-signature", &*list), ("content-type", "application/json")];
+        assert_eq!(deliver(&broker, "stripe", &with, &body).await.status, 202);
+    }
+    let broken = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s")];
+    assert_eq!(deliver(&broker, "small", &broken, "kept").await.status, 202);
+    broker.get_when("sources/stripe", |source| source["put_aside"] == 3).await;
+
+    let broker = broker.kill_and_restart().await;
+    assert_eq!(broker.dead_letters(4).await.len(), 4);
+    let listed = |via: &str| {
+        let told = broker.cli(&format!("dlq list --via {via} --json")).json();
+        let ids = told.as_array().unwrap().iter().map(|letter| letter["id"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    let (ids, other) = (listed("stripe"), listed("small"));
+    assert_eq!((ids.len(), other.len()), (3, 1), "{ids:?} {other:?}");
+    let shown = broker.cli(&format!("dlq show {} --json", ids[1])).json();
+    let body = r#"{ "id" : "evt_2" }"#;
+    let record = &shown["record"];
+    assert_eq!(
+        (&record["body"], &record["size"]),
+        (&json!(BASE64_STANDARD.encode(body)), &json!(body.len()))
+    );
+    assert!(record["headers"].as_array().unwrap().contains(&json!(["content-type", "application/json"])));
+    assert!(record["position"] == "evt_2" && shown["event"].is_null(), "{shown}");
+    let shown = broker.cli(&format!("dlq show {}", other[0]));
+    assert!(shown.out.contains("attribute `type` is required") && shown.out.contains("small"), "{shown:?}");
+
+    // Nothing is better yet: it stays, and says why.
+    let told = broker.cli(&format!("dlq redrive {}", ids[1]));
+    assert!(told.code == 1 && told.err.contains("`{body.type}` is absent"), "{told:?}");
+    let better = yaml(&sink.url).replace("{body.type}", "{body.type|unknown}");
+    assert_eq!(broker.reload(&better).await.status, 200);
+    let told = broker.cli(&format!("dlq redrive {}", ids[1]));
+    assert_eq!(told.code, 0, "{told:?}");
+    broker.trigger_when("all", |trigger| trigger["delivered"] == 1).await;
+    let broker = broker.kill_and_restart().await;
+    let event = broker.get("events/0").await["event"].clone();
+    assert_eq!((&event["id"], &event["type"]), (&json!("evt_2"), &json!("com.stripe.unknown")));
+    assert_eq!(broker.cli(&format!("dlq purge {} --yes", ids[0])).code, 0);
+    assert_eq!(broker.dead_letters(2).await.len(), 2);
+    assert_eq!(broker.cli("dlq redrive --via stripe").code, 0);
+    broker.trigger_when("all", |trigger| trigger["delivered"] == 2).await;
+    assert_eq!(broker.dead_letters(1).await[0]["id"], *other[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_shows_its_size_and_makes_no_event() {
+    let sink = Sink::accepting().await;
+    let source = "webhook: { insecure: true }, oversize: truncate, event: { type: \"{body.type}\" }";
+    let yaml = |source: &str| {
+        let limits = "limits: { put_aside_bytes: 1KiB }\n";
+        format!(
+            "{limits}sources: {{ hook: {{ {source} }} }}\ntriggers: {{ all: {{ sink: \"{}\" }} }}\n",
+            sink.url
+        )
+    };
+    let broker = Broker::start(&yaml(source)).await;
+    assert_eq!(deliver(&broker, "hook", &[], &"x".repeat(5000)).await.status, 202);
+    let broker = broker.kill_and_restart().await;
+    let id = broker.dead_letters(1).await[0]["id"].as_str().unwrap().to_owned();
+    let shown = broker.cli(&format!("dlq show {id} --json")).json();
+    assert_eq!(shown["record"]["size"], 5000);
+    assert_eq!(shown["record"]["body"], BASE64_STANDARD.encode("x".repeat(1024)));
+    assert_eq!(broker.reload(&yaml("webhook: { insecure: true }")).await.status, 200);
+    let told = broker.cli(&format!("dlq redrive {id}"));
+    assert!(told.code == 1 && told.err.contains("the first 1024 of its 5000 bytes"), "{told:?}");
+    assert_eq!(broker.dead_letters(1).await.len(), 1);
+    assert_eq!(broker.cli("dlq purge --all --yes").code, 0);
+    broker.dead_letters(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_source_is_not_there_for_a_while() {
+    let (_sink, broker) = started().await;
+    for source in ["small", "lab"] {
+        let paused = broker.cli(&format!("sources pause {source}"));
+        assert_eq!(paused.code, 0, "{paused:?}");
+        let answer = deliver(&broker, source, &[("x-gitlab-token", "t0ken")], "{}").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("retry-after").is_some());
+    }
+    let broker = broker.stop_and_restart().await;
+    assert_eq!(deliver(&broker, "small", &[], "{}").await.status, 503);
+    // Others go on, and nobody waits for a source that is to be away.
+    assert_eq!(broker.ask("/readyz").await.json()["status"], "ready");
+    assert_eq!(broker.cli("sources resume small").code, 0);
+    broker.get_when("sources/small", |source| source["state"] == "running").await;
+    assert_eq!(deliver(&broker, "small", &[], "{}").await.status, 202);
+    let source = broker.get_when("sources/small", |source| source["accepted"] == 1).await;
+    assert_eq!(source["kind"], "webhook");
+    assert_eq!(deliver(&broker, "lab", &[("x-gitlab-token", "t0ken")], "{}").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_webhook_section_of_the_readme_is_true() {
     let section = crate::documents::section("## Webhooks");
     let block = |fence: &str| section.split(fence).nth(1).unwrap().split("```").next().unwrap().to_owned();
@@ -323,4 +447,21 @@ async fn the_webhook_section_of_the_readme_is_true() {
     assert_eq!((&event["type"], &event["id"]), (&json!("com.example.build.failed"), &json!("build-17")));
     let answer = send(broker.public, Method::OPTIONS, "/hooks/builds", HeaderMap::new(), "").await;
     assert_eq!((answer.status.as_u16(), answer.header("allow")), (200, Some("POST, OPTIONS")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_leaves_some_says_so_with_its_exit_code() {
+    let yaml = |id: &str| {
+        format!("sources: {{ hook: {{ webhook: {{ insecure: true }}, event: {{ id: \"{id}\" }} }} }}")
+    };
+    let broker = Broker::start(&yaml("{body.id}")).await;
+    for body in ["{\"a\":1}", "{\"a\":2}"] {
+        assert_eq!(deliver(&broker, "hook", &[], body).await.status, 202);
+    }
+    assert_eq!(broker.reload(&yaml("same")).await.status, 200);
+    let told = broker.cli_words(&["dlq", "redrive", "--via", "hook", "--json"]);
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.json()["redriven"], 1);
+    assert_eq!(told.json()["failed"][0]["id"], "2@hook");
+    assert!(told.err.contains("1 of the dead letters stay"), "{told:?}");
 }

@@ -1,4 +1,4 @@
-"""A sender that is not ours: pika and nats-py. Reads JSON lines {"headers": {...}, "content_type": ..., "body": ...}."""
+"""Clients that are not ours: pika and nats-py. The senders read JSON lines {"headers": {...}, "content_type": ..., "body": ...}."""
 
 import asyncio
 import json
@@ -36,7 +36,20 @@ async def nats(url, stream):
     await connection.close()
 
 
+async def consumer(url, stream):
+    """A durable consumer that has what is not acknowledged delivered again after 6 s, not after 30 s."""
+    import nats as client
+    from nats.js.api import AckPolicy, ConsumerConfig
+
+    connection = await client.connect(url)
+    config = ConsumerConfig(
+        durable_name="sluice", ack_policy=AckPolicy.EXPLICIT, ack_wait=6, max_ack_pending=2048
+    )
+    await connection.jetstream().add_consumer(stream, config)
+    await connection.close()
+
+
 if sys.argv[1] == "amqp":
     amqp(*sys.argv[2:])
 else:
-    asyncio.run(nats(*sys.argv[2:]))
+    asyncio.run({"nats": nats, "consumer": consumer}[sys.argv[1]](*sys.argv[2:]))

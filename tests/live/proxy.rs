@@ -1,6 +1,8 @@
 //! A wire between a client and a server that can be cut, or go silent with both ends still open.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +20,7 @@ pub enum Wire {
 pub struct Proxy {
     pub address: SocketAddr,
     wire: watch::Sender<Wire>,
+    connections: Arc<AtomicUsize>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -33,8 +36,11 @@ impl Proxy {
         let address = listener.local_addr().expect("bound");
         let (wire, state) = watch::channel(Wire::Flows);
         let server = server.to_owned();
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let (state, server) = (state.clone(), server.clone());
                 tokio::spawn(async move {
                     let Ok(upstream) = TcpStream::connect(&server).await else { return };
@@ -47,11 +53,16 @@ impl Proxy {
                 });
             }
         });
-        Self { address, wire, accepting }
+        Self { address, wire, connections, accepting }
     }
 
     pub fn set(&self, wire: Wire) {
         self.wire.send_replace(wire);
+    }
+
+    /// How often somebody connected so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Setup};
-use crate::services::{services, turn};
+use crate::services::services;
+use crate::story::ask;
 use crate::systems::System;
-use crate::whole::ask;
 
 fn sample(section: &str) -> String {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
@@ -16,7 +16,7 @@ fn sample(section: &str) -> String {
 }
 
 fn check(system: System, section: &str, place: &str, source: &str, ours: &[(&str, &str)]) {
-    let _turn = turn();
+    let _turn = system.turn();
     let Some(services) = services() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut yaml = sample(section);

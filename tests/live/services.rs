@@ -4,20 +4,13 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// Where the servers are, and what ends them: they stop when the pipe to `tests/services hold` closes, with this process.
 pub struct Services {
     env: HashMap<String, String>,
     dir: tempfile::TempDir,
     _holder: Mutex<(Child, ChildStdin)>,
-}
-
-/// Tests that kill servers are not to meet tests that need them.
-static TURN: Mutex<()> = Mutex::new(());
-
-pub fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The servers; `None` where they cannot be had, which in CI is a failure.

@@ -8,8 +8,8 @@ use sluice_adapters::Report;
 
 use crate::proxy::{Proxy, Wire};
 use crate::rig::{Store, run};
-use crate::services::{Services, services, turn};
-use crate::systems::{Sent, System};
+use crate::services::{Services, services};
+use crate::systems::{Access, Authority, Sent, System};
 
 const COUNT: usize = 200;
 
@@ -35,15 +35,16 @@ stories! {
 }
 
 /// A place of its own for each story; one story at a time, because some kill servers.
-struct Story {
-    system: System,
-    services: &'static Services,
-    place: String,
-    store: Arc<Store>,
+pub struct Story {
+    pub system: System,
+    pub services: &'static Services,
+    pub place: String,
+    pub store: Arc<Store>,
 }
 
-fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(Story) -> F) {
-    let _turn = turn();
+pub fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(Story) -> F) {
+    crate::said::listen();
+    let _turn = system.turn();
     let Some(services) = services() else { return };
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let words: String = name.split('_').filter_map(|word| word.chars().next()).collect();
@@ -54,38 +55,32 @@ fn tell<F: Future<Output = ()>>(system: System, name: &str, story: impl FnOnce(S
 }
 
 impl Story {
-    fn yaml(&self) -> String {
-        self.system.yaml(&self.system.address(self.services), &self.place)
+    pub fn yaml(&self) -> String {
+        self.system.source(&self.system.plain(self.services), &self.place)
     }
 
     /// As it is for a client behind a wire.
     async fn behind_proxy(&self) -> (Proxy, String) {
-        let (listen, server) = match self.system {
-            // The server names this address to its clients.
-            System::Kafka => {
-                (self.services.at("SLUICE_KAFKA_PROXY"), self.services.at("SLUICE_KAFKA_BEHIND").to_owned())
-            }
-            System::Amqp | System::Nats => ("127.0.0.1:0", self.system.address(self.services)),
-        };
-        let proxy = Proxy::start(listen, &server).await;
-        let yaml = self.system.yaml(&proxy.address.to_string(), &self.place);
+        let proxy = self.system.behind_proxy(self.services).await;
+        let access = self.system.plain_at(proxy.address.to_string());
+        let yaml = self.system.source(&access, &self.place);
         (proxy, yaml)
     }
 
-    fn send(&self, sent: &[Sent]) {
+    pub fn send(&self, sent: &[Sent]) {
         self.system.send(self.services, &self.place, sent);
     }
 
-    fn send_numbered(&self, numbers: std::ops::Range<usize>) {
+    pub fn send_numbered(&self, numbers: std::ops::Range<usize>) {
         self.send(&numbers.map(|number| self.system.binary(number)).collect::<Vec<_>>());
     }
 
-    async fn create(&self) {
+    pub async fn create(&self) {
         self.system.create(self.services, &self.place, 1).await;
     }
 
     /// Each once in the store, and nothing else. Order is asked for where nothing was sent twice.
-    async fn until_all(&self, count: usize) {
+    pub async fn until_all(&self, count: usize) {
         self.store.until(&format!("{count} events"), |stored| stored.events.len() >= count).await;
         let mut ids = self.store.lock().ids();
         ids.sort_unstable();
@@ -245,7 +240,8 @@ async fn two_sources_share_the_work(story: Story) {
 async fn a_server_that_is_away_is_a_reason(story: Story) {
     // Bound and dropped: nobody listens there.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let _running = run(&story.store, &story.system.yaml(&address, &story.place));
+    let _running =
+        run(&story.store, &story.system.source(&story.system.plain_at(address.clone()), &story.place));
     story.store.until("the source is down", |stored| !stored.down.is_empty()).await;
     let stored = story.store.lock();
     assert!(stored.down[0].contains(&address) && stored.down[0].contains("refused"), "{:?}", stored.down);
@@ -268,150 +264,76 @@ mod access {
         system: System,
         name: &'static str,
         yaml: impl FnOnce(&Services, &str) -> String,
-        refused: Option<&'static [&'static str]>,
+        refused: &'static [&'static str],
     ) {
         tell(system, name, async move |story| {
             story.create().await;
             let _running = run(&story.store, &yaml(story.services, &story.place));
-            let Some(words) = refused else {
+            if refused.is_empty() {
                 story.send_numbered(0..3);
                 return story.until_all(3).await;
-            };
+            }
             story.store.until("the source is down", |stored| !stored.down.is_empty()).await;
             let down = story.store.lock().down[0].to_lowercase();
-            assert!(words.iter().any(|word| down.contains(word)), "{down}");
+            assert!(refused.iter().any(|word| down.contains(word)), "{down}");
             assert!(!down.contains("wrong-password"), "{down}");
         });
     }
 
-    fn kafka_yaml(services: &Services, place: &str, listener: &str, ca: bool, sasl: &str) -> String {
-        let tls = if ca {
-            format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
-        } else {
-            ", tls: true".into()
-        };
-        let address = services.at(listener);
-        format!("kafka: {{ brokers: [\"{address}\"], topics: [{place}], group: g-{place}{tls}{sasl} }}")
+    fn secured(system: System, services: &Services, place: &str, password: &'static str) -> String {
+        system.source(&system.secured(services, password, Authority::of_the_test(services)), place)
     }
 
-    fn sasl(mechanism: &str, password: &str) -> String {
-        format!(", sasl: {{ mechanism: {mechanism}, username: sluice, password: {password} }}")
+    fn with_unknown_authority(system: System, services: &Services, place: &str) -> String {
+        system.source(&system.secured(services, "open-sesame", Authority::OfTheMachine), place)
     }
 
     #[test]
     fn kafka_by_tls() {
-        check(
-            System::Kafka,
-            "kafka_by_tls",
-            |services, place| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", true, ""),
-            None,
-        );
-    }
-
-    #[test]
-    fn kafka_by_scram() {
         let yaml = |services: &Services, place: &str| {
-            kafka_yaml(services, place, "SLUICE_KAFKA_SASL", true, &sasl("SCRAM-SHA-256", "open-sesame"))
+            let address = services.at("SLUICE_KAFKA_TLS").to_owned();
+            let tls = Some(Authority::of_the_test(services));
+            System::Kafka.source(&Access { address, password: None, tls }, place)
         };
-        check(System::Kafka, "kafka_by_scram", yaml, None);
+        check(System::Kafka, "kafka_by_tls", yaml, &[]);
     }
 
     #[test]
     fn kafka_by_plain() {
         let yaml = |services: &Services, place: &str| {
-            kafka_yaml(services, place, "SLUICE_KAFKA_SASL", true, &sasl("PLAIN", "open-sesame"))
+            secured(System::Kafka, services, place, "open-sesame").replace("SCRAM-SHA-256", "PLAIN")
         };
-        check(System::Kafka, "kafka_by_plain_sasl", yaml, None);
+        check(System::Kafka, "kafka_by_plain_sasl", yaml, &[]);
     }
 
-    #[test]
-    fn kafka_refuses_a_wrong_password() {
-        let yaml = |services: &Services, place: &str| {
-            kafka_yaml(services, place, "SLUICE_KAFKA_SASL", true, &sasl("SCRAM-SHA-256", "wrong-password"))
-        };
-        check(System::Kafka, "kafka_refuses_a_wrong_password", yaml, Some(&["authentication"]));
+    macro_rules! logins {
+        ($($system:ident $by:ident $refused:ident $unknown:ident: $words:expr, $of_certificates:expr;)*) => { $(
+            #[test]
+            fn $by() {
+                let yaml = |services: &Services, place: &str| secured(System::$system, services, place, "open-sesame");
+                check(System::$system, stringify!($by), yaml, &[]);
+            }
+
+            #[test]
+            fn $refused() {
+                let yaml = |services: &Services, place: &str| secured(System::$system, services, place, "wrong-password");
+                check(System::$system, stringify!($refused), yaml, &$words);
+            }
+
+            #[test]
+            fn $unknown() {
+                let yaml = |services: &Services, place: &str| with_unknown_authority(System::$system, services, place);
+                check(System::$system, stringify!($unknown), yaml, &$of_certificates);
+            }
+        )* };
     }
 
-    #[test]
-    fn kafka_with_an_authority_that_is_not_known() {
-        let yaml =
-            |services: &Services, place: &str| kafka_yaml(services, place, "SLUICE_KAFKA_TLS", false, "");
-        check(System::Kafka, "kafka_with_an_authority_that_is_not_known", yaml, Some(&["certificate"]));
-    }
-
-    fn amqp_yaml(services: &Services, place: &str, password: &str, ca: bool) -> String {
-        let tls = if ca {
-            format!(", tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
-        } else {
-            String::new()
-        };
-        let address = services.at("SLUICE_AMQP_TLS").replace("127.0.0.1", "localhost");
-        format!("amqp: {{ url: \"amqps://sluice:{password}@{address}/%2f\", queue: {place}{tls} }}")
-    }
-
-    #[test]
-    fn amqp_by_tls() {
-        check(
-            System::Amqp,
-            "amqp_by_tls",
-            |services, place| amqp_yaml(services, place, "open-sesame", true),
-            None,
-        );
-    }
-
-    #[test]
-    fn amqp_refuses_a_wrong_password() {
-        let yaml = |services: &Services, place: &str| amqp_yaml(services, place, "wrong-password", true);
-        check(
-            System::Amqp,
-            "amqp_refuses_a_wrong_password",
-            yaml,
-            Some(&["access_refused", "access-refused", "refused"]),
-        );
-    }
-
-    #[test]
-    fn amqp_with_an_authority_that_is_not_known() {
-        let yaml = |services: &Services, place: &str| amqp_yaml(services, place, "open-sesame", false);
-        check(
-            System::Amqp,
-            "amqp_with_an_authority_that_is_not_known",
-            yaml,
-            Some(&["certificate", "issuer"]),
-        );
-    }
-
-    fn nats_yaml(services: &Services, place: &str, password: &str, ca: bool) -> String {
-        let tls = if ca {
-            format!("tls: {{ ca: {} }}", services.at("SLUICE_SERVICES_CA"))
-        } else {
-            "tls: true".into()
-        };
-        let address = services.at("SLUICE_NATS").replace("127.0.0.1", "localhost");
-        format!(
-            "nats: {{ servers: [\"nats://sluice:{password}@{address}\"], stream: {place}, consumer: sluice, {tls} }}"
-        )
-    }
-
-    #[test]
-    fn nats_by_tls() {
-        check(
-            System::Nats,
-            "nats_by_tls",
-            |services, place| nats_yaml(services, place, "open-sesame", true),
-            None,
-        );
-    }
-
-    #[test]
-    fn nats_refuses_a_wrong_password() {
-        let yaml = |services: &Services, place: &str| nats_yaml(services, place, "wrong-password", true);
-        check(System::Nats, "nats_refuses_a_wrong_password", yaml, Some(&["authorization"]));
-    }
-
-    #[test]
-    fn nats_with_an_authority_that_is_not_known() {
-        let yaml = |services: &Services, place: &str| nats_yaml(services, place, "open-sesame", false);
-        check(System::Nats, "nats_with_an_authority_that_is_not_known", yaml, Some(&["certificate", "tls"]));
+    logins! {
+        Kafka kafka_by_scram kafka_refuses_a_wrong_password kafka_with_an_authority_that_is_not_known:
+            ["authentication"], ["certificate"];
+        Amqp amqp_by_tls amqp_refuses_a_wrong_password amqp_with_an_authority_that_is_not_known:
+            ["access_refused", "access-refused", "refused"], ["certificate", "issuer"];
+        Nats nats_by_tls nats_refuses_a_wrong_password nats_with_an_authority_that_is_not_known:
+            ["authorization"], ["certificate", "tls"];
     }
 }

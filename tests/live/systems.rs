@@ -1,12 +1,14 @@
-//! The three systems behind one face: how a source is configured, and how others send.
+//! The three systems behind one face: how sources and sinks are configured, and how others send.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
+use crate::proxy::Proxy;
 use crate::services::Services;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,29 @@ pub enum System {
     Kafka,
     Amqp,
     Nats,
+}
+
+/// How a client comes to a server.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub address: String,
+    pub password: Option<&'static str>,
+    pub tls: Option<Authority>,
+}
+
+/// By whom a server's certificate is to be.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// That of `tests/services`, in this file.
+    OfTheTest(String),
+    /// Those of the machine, which do not know the servers.
+    OfTheMachine,
+}
+
+impl Authority {
+    pub fn of_the_test(services: &Services) -> Self {
+        Self::OfTheTest(services.at("SLUICE_SERVICES_CA").to_owned())
+    }
 }
 
 /// What a foreign sender sends.
@@ -34,6 +59,12 @@ impl System {
         }
     }
 
+    /// Tests that kill a server are not to meet tests that need it.
+    pub fn turn(self) -> MutexGuard<'static, ()> {
+        static TURNS: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
+        TURNS[self as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where the server listens.
     pub fn address(self, services: &Services) -> String {
         let name = match self {
@@ -44,19 +75,93 @@ impl System {
         services.at(name).to_owned()
     }
 
-    /// A source of `place` at an address, with more of its own.
-    pub fn yaml(self, address: &str, place: &str) -> String {
+    /// Without TLS and without a password, where the system lets one in so.
+    pub fn plain(self, services: &Services) -> Access {
+        self.plain_at(self.address(services))
+    }
+
+    pub fn plain_at(self, address: String) -> Access {
+        let password = (self == Self::Amqp).then_some("open-sesame");
+        Access { address, password, tls: None }
+    }
+
+    /// By TLS and with a password.
+    pub fn secured(self, services: &Services, password: &'static str, authority: Authority) -> Access {
+        let by_name = |address: &str| address.replace("127.0.0.1", "localhost");
+        let address = match self {
+            Self::Kafka => services.at("SLUICE_KAFKA_SASL").to_owned(),
+            Self::Amqp => by_name(services.at("SLUICE_AMQP_TLS")),
+            Self::Nats => by_name(services.at("SLUICE_NATS")),
+        };
+        Access { address, password: Some(password), tls: Some(authority) }
+    }
+
+    /// A wire to the server, which only one story at a time may have.
+    pub async fn behind_proxy(self, services: &Services) -> Proxy {
+        match self {
+            // The server names this address to its clients.
+            Self::Kafka => {
+                Proxy::start(services.at("SLUICE_KAFKA_PROXY"), services.at("SLUICE_KAFKA_BEHIND")).await
+            }
+            Self::Amqp | Self::Nats => Proxy::start("127.0.0.1:0", &self.address(services)).await,
+        }
+    }
+
+    /// A source of `place`. What is noticed only after a while is noticed soon.
+    pub fn source(self, access: &Access, place: &str) -> String {
+        let reach = self.reach(access);
         match self {
             Self::Kafka => format!(
-                "kafka: {{ brokers: [\"{address}\"], topics: [{place}], group: g-{place}, session_timeout: 6s }}"
+                "kafka: {{ {reach}, topics: [{place}], group: g-{place}, session_timeout: 6s, properties: {{ \
+                 max.poll.interval.ms: \"8000\" }} }}"
             ),
-            Self::Amqp => format!(
-                "amqp: {{ url: \"amqp://sluice:open-sesame@{address}/%2f\", queue: {place}, heartbeat: 2s }}"
-            ),
-            Self::Nats => format!(
-                "nats: {{ servers: [\"nats://{address}\"], stream: {place}, consumer: sluice, idle_heartbeat: 1s }}"
-            ),
+            Self::Amqp => format!("amqp: {{ {reach}, queue: {place}, heartbeat: 2s }}"),
+            Self::Nats => {
+                format!("nats: {{ {reach}, stream: {place}, consumer: sluice, idle_heartbeat: 1s }}")
+            }
         }
+    }
+
+    /// A sink that writes to `place`.
+    pub fn sink(self, access: &Access, place: &str, mode: &str) -> String {
+        let reach = self.reach(access);
+        match self {
+            Self::Kafka => format!(
+                "kafka: {{ {reach}, topic: {place}, mode: {mode}, properties: {{ \
+                 topic.metadata.propagation.max.ms: \"1000\" }} }}"
+            ),
+            Self::Amqp => {
+                format!("amqp: {{ {reach}, exchange: \"\", routing_key: \"{place}\", mode: {mode} }}")
+            }
+            Self::Nats => {
+                format!("nats: {{ {reach}, subject: {}.x, mode: {mode} }}", place.to_lowercase())
+            }
+        }
+    }
+
+    /// What sources and sinks have in common.
+    fn reach(self, access: &Access) -> String {
+        let Access { address, password, tls } = access;
+        let mut reach = match (self, password) {
+            (Self::Kafka, None) => format!("brokers: [\"{address}\"]"),
+            (Self::Kafka, Some(password)) => format!(
+                "brokers: [\"{address}\"], sasl: {{ mechanism: {}, username: sluice, password: {password} }}",
+                "SCRAM-SHA-256"
+            ),
+            (Self::Amqp, password) => {
+                let scheme = if tls.is_some() { "amqps" } else { "amqp" };
+                let login = password.map_or_else(String::new, |password| format!("sluice:{password}@"));
+                format!("url: \"{scheme}://{login}{address}/%2f\"")
+            }
+            (Self::Nats, None) => format!("servers: [\"nats://{address}\"]"),
+            (Self::Nats, Some(password)) => format!("servers: [\"nats://sluice:{password}@{address}\"]"),
+        };
+        match (self, tls) {
+            (_, Some(Authority::OfTheTest(ca))) => reach.push_str(&format!(", tls: {{ ca: {ca} }}")),
+            (Self::Kafka | Self::Nats, Some(Authority::OfTheMachine)) => reach.push_str(", tls: true"),
+            (Self::Amqp, Some(Authority::OfTheMachine)) | (_, None) => {}
+        }
+        reach
     }
 
     pub fn prefix(self) -> &'static str {
@@ -83,6 +188,16 @@ impl System {
         }
     }
 
+    /// Has what is not acknowledged delivered again soon, for a place whose sources do not exist yet.
+    pub fn redeliver_soon(self, services: &Services, place: &str) {
+        // Kafka does so by the session timeout, AMQP when the connection ends.
+        if self == Self::Nats {
+            let url = format!("nats://{}", self.address(services));
+            let status = python(services).args(["consumer", &url, place]).status();
+            assert!(status.expect("python starts").success());
+        }
+    }
+
     /// Sends with a client that is not ours, and returns once the server has it all.
     pub fn send(self, services: &Services, place: &str, sent: &[Sent]) {
         let address = self.address(services);
@@ -99,12 +214,12 @@ impl System {
                     place,
                 ]);
                 java.args(["--property", "parse.headers=true", "--producer-property", "acks=all"]);
+                let in_turn = "partitioner.class=org.apache.kafka.clients.producer.RoundRobinPartitioner";
+                java.args(["--producer-property", in_turn]);
                 java
             }
             Self::Amqp | Self::Nats => {
-                let mut python = Command::new("python3");
-                python.env("PYTHONPATH", services.at("SLUICE_PYTHON"));
-                python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/live/produce.py"));
+                let mut python = python(services);
                 match self {
                     Self::Amqp => python.args(["amqp", &format!("amqp://sluice:open-sesame@{address}/%2f")]),
                     Self::Kafka | Self::Nats => python.args(["nats", &format!("nats://{address}")]),
@@ -160,4 +275,12 @@ impl System {
         );
         Sent { headers: Vec::new(), content_type: Some("application/cloudevents+json".into()), body }
     }
+}
+
+/// Clients that are not ours.
+fn python(services: &Services) -> Command {
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", services.at("SLUICE_PYTHON"));
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/live/produce.py"));
+    python
 }

@@ -15,6 +15,8 @@ struct Kept {
     /// Ids of events and positions of records put aside, each with its mark.
     lines: Mutex<Vec<String>>,
     refuse: Mutex<Vec<Refusal>>,
+    /// Ticks that were said to be left out.
+    skipped: Mutex<u64>,
 }
 
 impl Intake for Kept {
@@ -70,10 +72,15 @@ fn rig(yaml: &str, start: &str, mark: Option<&str>) -> Rig {
     let source = CronSource::with_clock("t", cron, &configured, Arc::new(clock)).unwrap();
     let kept = Arc::new(Kept::default());
     let (stop, stopped) = watch::channel(false);
+    let told = Arc::clone(&kept);
     let context = Context {
         name: "t".into(),
         publisher: Publisher::new("t", Arc::<Kept>::clone(&kept)),
-        health: Health::new(|_| {}),
+        health: Health::new(move |report| {
+            if let Report::Skipped { ticks } = report {
+                *told.skipped.lock().unwrap() += ticks;
+            }
+        }),
         stop: Stop::new(stopped),
         mark: mark.map(|at| source.ticks.mark(at.parse().unwrap())),
         put_aside_bytes: 1000,
@@ -129,6 +136,40 @@ async fn what_was_missed_is_made_up_for_as_the_file_says() {
     assert_eq!(all.len(), 4);
     assert_eq!(all[0], "t/2026-11-21T07:00:00Z mark 2026-11-21T07:00:00Z");
     assert_eq!(missed("all, catch_up_max: 2").run(60).await.len(), 2);
+}
+
+/// Each second, and down for ten.
+async fn missed_seconds(catch_up: &str) -> Vec<String> {
+    let yaml = format!(r#"{{ cron: {{ schedule: "* * * * * *", catch_up: {catch_up} }} }}"#);
+    let kept = rig(&yaml, "2026-11-21T10:00:10.5Z", Some("2026-11-21T10:00:00Z")).run(1).await;
+    kept.iter().map(|line| line["t/2026-11-21T10:00:".len()..][..2].to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_for_a_moment_only_is_missed_too_but_for_the_last() {
+    assert_eq!(missed_seconds("skip").await, ["10", "11"]);
+    assert_eq!(missed_seconds("latest").await, ["10", "11"]);
+    assert_eq!(missed_seconds("all, catch_up_max: 3").await, ["08", "09", "10", "11"]);
+    assert_eq!(missed_seconds("all").await.len(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_slept_through_several_ticks_catches_up_and_who_was_held_up_loses_none() {
+    let asleep = rig(r#"{ cron: { schedule: "* * * * * *" } }"#, "2026-11-21T10:00:00.5Z", None);
+    let jump = Arc::clone(&asleep.jump);
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(1800)).await;
+        *jump.lock().unwrap() = SignedDuration::from_secs(10);
+    });
+    let kept = asleep.run(3).await;
+    assert_eq!(kept.len(), 1 + 2 + 1, "{kept:?}");
+    assert_eq!(kept[3], "t/2026-11-21T10:00:13Z mark 2026-11-21T10:00:13Z");
+
+    let held_up = rig(r#"{ cron: { schedule: "* * * * * *" } }"#, "2026-11-21T10:00:00.5Z", None);
+    *held_up.kept.refuse.lock().unwrap() = vec![Refusal::Full { reason: "no room".into() }; 3];
+    let kept = held_up.run(10).await;
+    assert_eq!(kept[1], "t/2026-11-21T10:00:01Z mark 2026-11-21T10:00:01Z");
+    assert!(kept.len() > 9, "{kept:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,6 +269,35 @@ async fn it_ends_when_it_is_told_to() {
     });
     tokio::time::timeout(Duration::from_secs(6), source.run(context)).await.expect("ends").expect("is well");
     drop(told.await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_out_is_counted() {
+    let all = missed("all, catch_up_max: 3");
+    assert_eq!((all.run(60).await.len(), *all.kept.skipped.lock().unwrap()), (3, 1));
+    let latest = missed("latest");
+    assert_eq!((latest.run(60).await.len(), *latest.kept.skipped.lock().unwrap()), (1, 3));
+    let skip = missed("skip");
+    assert_eq!((skip.run(60).await.len(), *skip.kept.skipped.lock().unwrap()), (0, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_timers_in_one_second_each_tick_once() {
+    let one = rig(r#"{ cron: { schedule: "0 * * * *" } }"#, "2026-11-21T10:59:59Z", None);
+    let yaml = configured(r#"{ cron: { schedule: "0 * * * *" } }"#);
+    let SourceKind::Cron(cron) = &yaml.kind else { panic!("no timer") };
+    let begun = Instant::now();
+    let start: Timestamp = "2026-11-21T10:59:59Z".parse().unwrap();
+    for number in 0..10_000 {
+        let clock = move || start + SignedDuration::try_from(begun.elapsed()).unwrap();
+        let source = CronSource::with_clock(&number.to_string(), cron, &yaml, Arc::new(clock)).unwrap();
+        let context = one.context.clone();
+        tokio::spawn(async move { source.run(context).await });
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let lines = one.kept.lines.lock().unwrap();
+    let ticks = lines.iter().filter(|line| line.ends_with("/2026-11-21T11:00:00Z mark 2026-11-21T11:00:00Z"));
+    assert_eq!(ticks.count(), 10_000);
 }
 
 #[test]

@@ -86,7 +86,8 @@ impl Provider {
     pub(crate) fn delivery_headers(self) -> &'static [&'static str] {
         match self {
             Self::Github => &["x-github-delivery"],
-            Self::Gitlab => &["idempotency-key", "x-gitlab-event-uuid", "x-gitlab-webhook-uuid"],
+            // `x-gitlab-webhook-uuid` names the webhook, and so all its deliveries.
+            Self::Gitlab => &["idempotency-key", "x-gitlab-event-uuid"],
             Self::Gitea => &["x-gitea-delivery"],
             Self::Forgejo => &["x-forgejo-delivery", "x-gitea-delivery"],
             Self::Gogs => &["x-gogs-delivery"],

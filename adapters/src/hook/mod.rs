@@ -132,7 +132,7 @@ impl Hook {
             Kind::Webhook { .. } => verified.time_s.map(|time_s| time_s.saturating_mul(1000)),
             Kind::Git { .. } => Some(now_ms),
         };
-        record.position = self.delivery_id(&record);
+        record.position = self.delivery_id(&record, verified.id);
         record
     }
 
@@ -175,17 +175,6 @@ impl Hook {
         self.template.apply(&shown, None, draft).map(|event| vec![event])
     }
 
-    /// The event of a record that was put aside, under the present configuration.
-    pub fn to_event(&self, record: &Record) -> Result<Event, Unfit> {
-        let events = self.to_events(record)?;
-        let count = events.len();
-        let mut events = events.into_iter();
-        match (events.next(), events.next()) {
-            (Some(event), None) => Ok(event),
-            (_, _) => Err(unfit(format!("a batch of {count} events is not redriven as one"))),
-        }
-    }
-
     /// What a delivery is as far as `event:` says nothing else.
     fn draft(&self, record: &Record, content_type: Option<&str>) -> Result<Draft, Unfit> {
         let body = record.body.clone().unwrap_or_default();
@@ -211,8 +200,9 @@ impl Hook {
         })
     }
 
-    fn delivery_id(&self, record: &Record) -> String {
-        let named = match &self.kind {
+    /// A signed id comes before any other: whoever sends a delivery again within the tolerance may name it anew elsewhere.
+    pub(crate) fn delivery_id(&self, record: &Record, signed: Option<String>) -> String {
+        let named = || match &self.kind {
             Kind::Webhook { delivery_id, .. } => delivery_id.of(record),
             Kind::Git { provider, .. } => {
                 let provider = provider.or_else(|| Provider::detect(|name| record.header(name).is_some()));
@@ -229,7 +219,7 @@ impl Hook {
                 .build()
                 .is_ok()
         };
-        named.filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
+        signed.or_else(named).filter(is_id).unwrap_or_else(|| delivery_id::of_body(record))
     }
 }
 

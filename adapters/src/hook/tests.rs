@@ -39,12 +39,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn record(hook: &Hook, pairs: &[(&'static str, &'static str)], body: &'static str) -> Record {
-    hook.record(
-        &headers(pairs),
-        Bytes::from_static(body.as_bytes()),
-        Verified { time_s: None },
-        1_700_000_000_000,
-    )
+    hook.record(&headers(pairs), Bytes::from_static(body.as_bytes()), Verified::default(), 1_700_000_000_000)
 }
 
 fn check(hook: &Hook, pairs: &[(&'static str, &'static str)], body: &'static str, expected: &str) {
@@ -160,7 +155,7 @@ fn an_id_that_no_event_may_have_names_nothing() {
     assert_eq!(record.position, delivery_id::of_body(&record));
     let mut headers = headers(&[("x-github-event", "push")]);
     headers.insert("x-github-delivery", HeaderValue::from_bytes("a\u{85}".as_bytes()).expect("a value"));
-    let record = git(GitProvider::Github, &[]).record(&headers, Bytes::new(), Verified { time_s: None }, 0);
+    let record = git(GitProvider::Github, &[]).record(&headers, Bytes::new(), Verified::default(), 0);
     assert_eq!(record.position, delivery_id::of_body(&record));
 }
 
@@ -207,9 +202,28 @@ fn only_events_of_a_source_that_takes_anybody_are_marked() {
 #[test]
 fn a_signed_time_is_the_time_of_the_event() {
     let hook = webhook(Some(Scheme::Stripe), json!({}));
-    let record = hook.record(&HeaderMap::new(), Bytes::new(), Verified { time_s: Some(1_492_774_577) }, 0);
+    let record =
+        hook.record(&HeaderMap::new(), Bytes::new(), Verified { time_s: Some(1_492_774_577), id: None }, 0);
     let event = hook.to_events(&record).expect("fits").remove(0);
     assert_eq!(event.text("time"), Some("2017-04-21T11:36:17Z"));
+}
+
+#[test]
+fn a_signed_id_is_the_id_whatever_other_headers_say() {
+    let forged = headers(&[
+        ("webhook-id", "forged"),
+        ("idempotency-key", "forged"),
+        ("x-gitlab-event-uuid", "forged"),
+    ]);
+    for hook in [
+        webhook(Some(Scheme::StandardWebhooks), json!({})),
+        webhook(Some(Scheme::Gitlab), json!({})),
+        git(GitProvider::Gitlab, &["s"]),
+    ] {
+        let verified = Verified { time_s: Some(0), id: Some("signed".into()) };
+        assert_eq!(hook.record(&forged, Bytes::new(), verified, 0).position, "signed");
+        assert_eq!(hook.record(&forged, Bytes::new(), Verified::default(), 0).position, "forged");
+    }
 }
 
 #[test]
@@ -356,7 +370,7 @@ proptest::proptest! {
         }
         let all = [GitProvider::Auto, GitProvider::Gitlab, GitProvider::Bitbucket, GitProvider::Forgejo];
         for hook in all.map(|provider| git(provider, &[])).iter().chain([&webhook(Some(Scheme::Stripe), json!({}))]) {
-            let record = hook.record(&headers, body.clone().into(), Verified { time_s: Some(i64::MAX) }, i64::MAX);
+            let record = hook.record(&headers, body.clone().into(), Verified { time_s: Some(i64::MAX), id: None }, i64::MAX);
             let claims = claims_to_be_event(&headers);
             match hook.to_events(&record) {
                 Ok(events) => assert!(events.iter().all(|event| !event.ty().is_empty())),

@@ -1,13 +1,14 @@
 //! Events into topics. An event counts as sent when all in-sync replicas have it; retries inside librdkafka neither repeat nor
 //! reorder (`enable.idempotence`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{ClientConfig, ClientContext};
 use sluice_config::{self as config, Mode};
 use sluice_language::template::Template;
 use sluice_schemas::{Event, http as binding};
@@ -21,7 +22,27 @@ pub struct KafkaSink {
     topic: Template,
     key: Option<Template>,
     /// Made with the first event, and again after an error that ends a producer.
-    producer: Mutex<Option<FutureProducer>>,
+    producer: Mutex<Option<FutureProducer<Watch>>>,
+    trouble: Trouble,
+}
+
+/// What librdkafka said last of what it tries again by itself.
+type Trouble = Arc<Mutex<Option<String>>>;
+
+struct Watch(Trouble);
+
+impl ClientContext for Watch {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        tracing::debug!(facility, "librdkafka: {text}");
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        let mut trouble = lock(&self.0);
+        // That all are down says less than why the last one went.
+        if !(reason.ends_with("brokers are down") && trouble.is_some()) {
+            *trouble = Some(reason.to_owned());
+        }
+    }
 }
 
 impl KafkaSink {
@@ -34,7 +55,14 @@ impl KafkaSink {
         client::set_default(&mut configured, "message.timeout.ms", "30000");
         client::set_default(&mut configured, "linger.ms", "5");
         client::set_default(&mut configured, "queue.buffering.max.kbytes", "65536");
-        Ok(Self { config: config.clone(), configured, topic, key, producer: Mutex::default() })
+        Ok(Self {
+            config: config.clone(),
+            configured,
+            topic,
+            key,
+            producer: Mutex::default(),
+            trouble: Trouble::default(),
+        })
     }
 
     /// For people.
@@ -57,18 +85,27 @@ impl KafkaSink {
         let producer = self.producer()?;
         let sending = producer.send_result(record).map_err(|(error, _)| self.judge(&topic, &error))?;
         match sending.await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                lock(&self.trouble).take();
+                Ok(())
+            }
             Ok(Err((error, _))) => Err(self.judge(&topic, &error)),
             Err(_) => Err(Unsent::Retriable("the producer has ended".into())),
         }
     }
 
-    fn producer(&self) -> Result<FutureProducer, Unsent> {
-        let mut known = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Why nothing gets through, as far as librdkafka has said: it tells nobody who waits, and tries again.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    fn producer(&self) -> Result<FutureProducer<Watch>, Unsent> {
+        let mut known = lock(&self.producer);
         if let Some(producer) = known.as_ref().filter(|producer| producer.client().fatal_error().is_none()) {
             return Ok(producer.clone());
         }
-        let created: Result<FutureProducer, _> = self.configured.create();
+        let watch = Watch(Arc::clone(&self.trouble));
+        let created: Result<FutureProducer<Watch>, _> = self.configured.create_with_context(watch);
         let producer = created.map_err(|error| Unsent::Retriable(error.to_string()))?;
         Ok(known.insert(producer).clone())
     }
@@ -89,6 +126,10 @@ impl KafkaSink {
             _ => Unsent::Retriable(text),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Headers are plain UTF-8. An event without data is a tombstone in binary mode.

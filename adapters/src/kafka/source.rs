@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers as _, Message, Timestamp};
@@ -81,6 +82,8 @@ impl KafkaSource {
     fn consumer_config(&self) -> ClientConfig {
         let config = &self.config;
         let mut configured = client::configure(&config.client);
+        // The client asks the crate `log`, which knows nothing of what is wanted here, and would say errors only.
+        configured.set_log_level(RDKafkaLogLevel::Info);
         let session_ms = config.session_timeout.as_millis();
         configured
             .set("group.id", &config.group)
@@ -335,7 +338,12 @@ impl Watch {
 }
 
 impl ClientContext for Watch {
-    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // Records between where the group was and where it goes on are passed over: somebody should know.
+        if facility == "OFFSET" && matches!(level, RDKafkaLogLevel::Warning) {
+            tracing::warn!(facility, "librdkafka: {text}");
+            return;
+        }
         tracing::debug!(facility, "librdkafka: {text}");
     }
 
@@ -391,5 +399,62 @@ impl ConsumerContext for Watch {
             // It is tried again with the next; until then a restart means duplicates.
             Err(error) => tracing::warn!(%error, "kafka: a commit failed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{Source as Configured, SourceKind, check_text};
+
+    use super::*;
+
+    fn settings(more: &str, names: &[&str]) -> String {
+        let yaml = format!(
+            "sources: {{ s: {{ kafka: {{ brokers: [\"k:9092\"], topics: [t], group: g{more} }} }} }}\n"
+        );
+        let loaded = check_text("s.yaml", &yaml, &|_| None).unwrap_or_else(|errors| panic!("{errors}"));
+        let source: &Configured = &loaded.config.sources["s"];
+        let SourceKind::Kafka(kafka) = &source.kind else { panic!("no source of Kafka") };
+        let mapping = Mapping::compile("s", source).unwrap();
+        let configured = KafkaSource::new(kafka.clone(), mapping).consumer_config();
+        let value = |name: &&str| format!("{name}={}", configured.get(name).unwrap_or("-"));
+        names.iter().map(value).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_decides_safety_is_set() {
+        let names =
+            ["enable.auto.offset.store", "auto.offset.reset", "check.crcs", "allow.auto.create.topics"];
+        assert_eq!(
+            settings("", &names),
+            "enable.auto.offset.store=false auto.offset.reset=earliest check.crcs=true allow.auto.create.topics=false"
+        );
+        assert_eq!(settings(", start: latest", &names[1..2]), "auto.offset.reset=latest");
+        // What is said nothing about is librdkafka's own: aborted transactions are not read.
+        assert_eq!(
+            settings("", &["isolation.level", "group.instance.id"]),
+            "isolation.level=- group.instance.id=-"
+        );
+    }
+
+    #[test]
+    fn what_the_file_says_reaches_the_client() {
+        let more = ", instance: one, session_timeout: 6s, properties: { \"fetch.wait.max.ms\": \"7\", \"socket.timeout.ms\": \"8000\" }";
+        let names = [
+            "group.instance.id",
+            "session.timeout.ms",
+            "heartbeat.interval.ms",
+            "fetch.wait.max.ms",
+            "socket.timeout.ms",
+        ];
+        assert_eq!(
+            settings(more, &names),
+            "group.instance.id=one session.timeout.ms=6000 heartbeat.interval.ms=2000 fetch.wait.max.ms=7 socket.timeout.ms=8000"
+        );
+        let secured = ", tls: true, sasl: { mechanism: SCRAM-SHA-256, username: u, password: p }";
+        assert_eq!(
+            settings(secured, &["security.protocol", "ssl.ca.location", "sasl.mechanism"]),
+            "security.protocol=sasl_ssl ssl.ca.location=probe sasl.mechanism=SCRAM-SHA-256"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! NATS: a JetStream consumer or plain subjects into the log, and events into subjects.
 
+mod audit;
 mod client;
 mod sink;
 mod source;

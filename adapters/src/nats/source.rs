@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::Acker;
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use sluice_config::{self as config, NatsFrom};
 use sluice_schemas::Event;
 use tokio::time::interval;
 
+use super::audit::may_lose;
 use super::client::{self, Connection};
 use crate::feed::Feed;
 use crate::{Context, Down, Mapping, Record, Report, Source, Unfit};
@@ -78,8 +80,21 @@ impl NatsSource {
     async fn subscribe(&self, connection: &Connection) -> Result<(Messages, Option<Duration>), String> {
         match &self.config.from {
             NatsFrom::JetStream { stream, consumer, filter_subjects, idle_heartbeat } => {
-                let found = durable(connection, stream, consumer, filter_subjects).await?;
-                let ack_wait = found.cached_info().config.ack_wait;
+                let context = jetstream::new(connection.client.clone());
+                let kept = context.get_stream(stream).await;
+                let kept = kept.map_err(|error| format!("stream `{stream}`: {error}"))?;
+                let found = durable(&kept, stream, consumer, filter_subjects).await?;
+                let settings = &found.cached_info().config;
+                if let Some(why) = may_lose(&kept.cached_info().config, settings.max_deliver) {
+                    let source = &self.mapping.name;
+                    tracing::warn!(
+                        source,
+                        stream,
+                        consumer,
+                        "messages may be lost before they are read: {why}"
+                    );
+                }
+                let ack_wait = settings.ack_wait;
                 let pull = found
                     .stream()
                     .max_messages_per_batch(PULL_MESSAGES)
@@ -121,13 +136,11 @@ fn of_consumer(stream: &str, consumer: &str, error: &dyn std::error::Error) -> S
 
 /// The consumer of this name: as it is if it can be used, else created.
 async fn durable(
-    connection: &Connection,
+    found: &Stream,
     stream: &str,
     consumer: &str,
     filter_subjects: &[String],
 ) -> Result<consumer::Consumer<pull::Config>, String> {
-    let context = jetstream::new(connection.client.clone());
-    let found = context.get_stream(stream).await.map_err(|error| format!("stream `{stream}`: {error}"))?;
     match found.consumer_info(consumer).await {
         Ok(info) => {
             let wrong = match &info.config {

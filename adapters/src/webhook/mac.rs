@@ -84,7 +84,7 @@ pub(super) struct Signatures {
     digests: Vec<Vec<u8>>,
     /// Signatures of `v1a`.
     asymmetric: Vec<Vec<u8>>,
-    id: Option<String>,
+    pub(super) id: Option<String>,
     pub(super) timestamp: Option<String>,
 }
 
@@ -103,7 +103,10 @@ impl Mac {
         let read = match &self.layout {
             Layout::Prefixed(prefix) => self.prefixed(text, prefix, &mut found),
             Layout::Pairs => self.pairs(text, &mut found),
-            Layout::Versions => self.versions(text, &mut found),
+            Layout::Versions => {
+                self.versions(text, &mut found);
+                Some(())
+            }
         };
         let count = found.digests.len() + found.asymmetric.len();
         if read.is_none() || count == 0 || count > SIGNATURES_MAX {
@@ -184,15 +187,15 @@ impl Mac {
         found.timestamp.is_some().then_some(())
     }
 
-    fn versions(&self, text: &str, found: &mut Signatures) -> Option<()> {
+    /// One signature is enough, so what cannot be read is passed over like another version.
+    fn versions(&self, text: &str, found: &mut Signatures) {
         for item in text.split(' ') {
-            match item.split_once(',')? {
-                ("v1", digest) => found.digests.push(self.digest(digest)?),
-                ("v1a", signature) => found.asymmetric.push(BASE64_STANDARD.decode(signature).ok()?),
-                (_, _) => {}
+            match item.split_once(',') {
+                Some(("v1", digest)) => found.digests.extend(self.digest(digest)),
+                Some(("v1a", signature)) => found.asymmetric.extend(BASE64_STANDARD.decode(signature).ok()),
+                Some(_) | None => {}
             }
         }
-        Some(())
     }
 
     fn digest(&self, text: &str) -> Option<Vec<u8>> {

@@ -89,10 +89,12 @@ pub struct Claim<'v> {
 }
 
 /// A delivery that is right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// The signed time, in seconds since 1970-01-01T00:00:00Z.
     pub time_s: Option<i64>,
+    /// The signed id: no other header can name this delivery.
+    pub id: Option<String>,
 }
 
 impl Way {
@@ -177,16 +179,16 @@ impl Claim<'_> {
 
     /// Looks at the body, in the bytes it came in.
     pub fn check(self, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Denied> {
-        let Some((mac, signatures)) = &self.signed else { return Ok(Verified { time_s: None }) };
+        let Some((mac, signatures)) = self.signed else { return Ok(Verified::default()) };
         let payload = match mac.body {
             SignedBody::Payload if form::is_form(headers) => form::payload(body),
             SignedBody::Payload | SignedBody::AsSent => None,
         };
         let signed = payload.as_deref().unwrap_or(body);
-        if !mac.matches(signatures, signed) {
+        if !mac.matches(&signatures, signed) {
             return Err(Denied::Signature);
         }
-        Ok(Verified { time_s: self.time_s })
+        Ok(Verified { time_s: self.time_s, id: signatures.id })
     }
 }
 

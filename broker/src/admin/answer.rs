@@ -34,6 +34,18 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
+/// The body of a writing call that takes nothing: `{}`.
+pub fn no_arguments(bytes: &[u8]) -> Result<(), Problem> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let members: serde_json::Map<String, serde_json::Value> = body(bytes)?;
+    match members.keys().next() {
+        Some(name) => Err(bad(name, format!("this call takes no `{name}`: its body is `{{}}`"))),
+        None => Ok(()),
+    }
+}
+
 pub fn not_found(what: &str, name: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {what} `{name}`"))
 }

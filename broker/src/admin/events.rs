@@ -12,109 +12,54 @@ use super::answer::{self, Answer};
 use super::trail::{self, Trail};
 use super::{Admin, view};
 use crate::edge::Problem;
-use crate::store::{DeliveryId, LogRecord, Offset, ReadError, Reader, Record};
+use crate::store::{DeliveryId, Offset, ReadError, Record, Wanted};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// What a list is narrowed to.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    ty: Option<String>,
-    source: Option<String>,
-    subject: Option<String>,
-    via: Option<String>,
-    since_ms: u64,
-    until_ms: Option<u64>,
-    /// Only offsets below.
-    before: Option<Offset>,
-    limit: usize,
+fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
+    let text = |name: &str| query.get(name).cloned();
+    let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
+    let before = query.get("cursor").map(|text| text.parse().map(Offset)).transpose();
+    Ok(Wanted {
+        ty: text("type"),
+        source: text("source"),
+        subject: text("subject"),
+        via: text("via"),
+        since_ms: moment(query, "since")?.unwrap_or(0),
+        until_ms: moment(query, "until")?,
+        before: before.map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?,
+        limit: limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX),
+    })
 }
 
-impl Wanted {
-    pub fn parse(query: &HashMap<String, String>) -> Result<Self, Problem> {
-        let text = |name: &str| query.get(name).cloned();
-        let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
-        let before = query.get("cursor").map(|text| text.parse().map(Offset)).transpose();
-        Ok(Self {
-            ty: text("type"),
-            source: text("source"),
-            subject: text("subject"),
-            via: text("via"),
-            since_ms: moment(query, "since")?.unwrap_or(0),
-            until_ms: moment(query, "until")?,
-            before: before.map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?,
-            limit: limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX),
-        })
-    }
-
-    fn takes(&self, record: &Record) -> bool {
-        let is = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
-        };
-        let event = &record.event;
-        is(&self.ty, Some(event.ty()))
-            && is(&self.source, Some(event.source()))
-            && is(&self.subject, event.subject())
-            && is(&self.via, Some(&record.via))
-            && record.received_at_ms >= self.since_ms
-            && self.until_ms.is_none_or(|until| record.received_at_ms <= until)
-            && self.before.is_none_or(|before| record.offset < before)
-    }
-}
-
-/// An RFC 3339 time in a query, in milliseconds.
+/// An RFC 3339 time in a query, or a duration back from now, in milliseconds.
 pub fn moment(query: &HashMap<String, String>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = query.get(name) else { return Ok(None) };
-    let parsed = text.parse::<jiff::Timestamp>();
-    let parsed =
-        parsed.map_err(|_| answer::bad(name, format!("`{name}` is an RFC 3339 time, not `{text}`")))?;
+    let parsed = text.parse::<jiff::Timestamp>().ok().or_else(|| ago(text));
+    let wanted = || format!("`{name}` is an RFC 3339 time or a duration such as `2h`, not `{text}`");
+    let parsed = parsed.ok_or_else(|| answer::bad(name, wanted()))?;
     Ok(Some(u64::try_from(parsed.as_millisecond()).unwrap_or(0)))
 }
 
+fn ago(text: &str) -> Option<jiff::Timestamp> {
+    let back =
+        text.parse::<jiff::Span>().ok()?.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    if back.is_negative() {
+        return None;
+    }
+    jiff::Timestamp::now().checked_sub(back).ok()
+}
+
 pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Answer {
-    let wanted = Wanted::parse(&query)?;
-    let reader = Arc::clone(admin.dispatch.log().reader());
+    let wanted = wanted(&query)?;
+    let index = Arc::clone(admin.dispatch.log().index());
     let limit = wanted.limit;
     let records =
-        trail::blocking(move || newest(&reader, &wanted)).await?.map_err(|error| trail::problem(&error))?;
+        trail::blocking(move || index.events(&wanted)).await?.map_err(|error| trail::problem(&error))?;
     let next = records.get(limit.wrapping_sub(1)).map(|last| last.offset.to_string());
     let rows: Vec<Value> = records.iter().take(limit).map(view::event_row).collect();
     answer::list(&rows, next.as_deref())
-}
-
-/// The newest events that are wanted, newest first, read segment by segment from the end.
-fn newest(reader: &Reader, wanted: &Wanted) -> Result<Vec<Record>, ReadError> {
-    let mut found: Vec<Record> = Vec::new();
-    for segment in reader.segments().iter().rev() {
-        let extent = segment.extent();
-        if extent.last_received_ms < wanted.since_ms || found.len() > wanted.limit {
-            break;
-        }
-        let (first, end) = (segment.header.first_offset, extent.next_offset);
-        if wanted.before.is_some_and(|before| before <= first) {
-            continue;
-        }
-        let mut piece = std::collections::VecDeque::new();
-        reader.walk(first, &mut |record, _| {
-            let LogRecord::Event(record) = record else { return true };
-            if record.offset >= end {
-                return false;
-            }
-            let is_known = found.last().is_some_and(|known| known.offset <= record.offset);
-            if !is_known && record.offset >= first && wanted.takes(&record) {
-                piece.push_back(record);
-                if piece.len() > wanted.limit {
-                    piece.pop_front();
-                }
-            }
-            true
-        })?;
-        found.extend(piece.into_iter().rev());
-    }
-    found.truncate(wanted.limit.saturating_add(1).min(found.len()));
-    found.truncate(wanted.limit);
-    Ok(found)
 }
 
 #[derive(Serialize)]
@@ -153,31 +98,12 @@ pub async fn by_id(State(admin): State<Admin>, Query(query): Query<HashMap<Strin
         query.get(name).cloned().ok_or_else(|| answer::bad(name, format!("`{name}` is missing")))
     };
     let (source, id) = (part("source")?, part("id")?);
-    let reader = Arc::clone(admin.dispatch.log().reader());
+    let index = Arc::clone(admin.dispatch.log().index());
     let name = format!("{source} {id}");
-    let found = trail::blocking(move || last_with_id(&reader, &source, &id)).await?;
+    let found = trail::blocking(move || index.by_id(&source, &id)).await?;
     let record =
         found.map_err(|error| trail::problem(&error))?.ok_or_else(|| answer::not_found("event", &name))?;
     shown(&admin, Arc::new(record)).await
-}
-
-fn last_with_id(reader: &Reader, source: &str, id: &str) -> Result<Option<Record>, ReadError> {
-    for segment in reader.segments().iter().rev() {
-        let (first, end) = (segment.header.first_offset, segment.extent().next_offset);
-        let mut found = None;
-        reader.walk(first, &mut |record, _| match record {
-            LogRecord::Event(record) if record.offset >= end => false,
-            LogRecord::Event(record) if record.event.id() == id && record.event.source() == source => {
-                found = Some(record);
-                true
-            }
-            _ => true,
-        })?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
-    Ok(None)
 }
 
 fn raw(record: &Record) -> Result<Response, Problem> {
@@ -186,12 +112,12 @@ fn raw(record: &Record) -> Result<Response, Problem> {
 
 async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
     trail::written(admin.dispatch.log()).await;
-    let reader = Arc::clone(admin.dispatch.log().reader());
+    let log = admin.dispatch.log().clone();
     let offset = record.offset;
-    let mut trail = trail::blocking(move || trail::trail(&reader, offset))
-        .await?
-        .map_err(|error| trail::problem(&error))?;
+    let mut trail =
+        trail::blocking(move || trail::trail(&log, offset)).await?.map_err(|error| trail::problem(&error))?;
     add_unwritten(admin, offset, &mut trail);
+    let event = view::whole_event(&record.event);
     let core = admin.dispatch.core();
     let mut deliveries = Vec::new();
     for ((trigger, redrive), attempts) in &trail.deliveries {
@@ -225,7 +151,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         via: record.via.to_string(),
         parent: record.parent.map(|parent| parent.to_string()),
         hops: record.hops,
-        event: view::whole_event(&record.event),
+        event,
         deliveries,
         unmatched: unmatched.map(|entry| entry.name.clone()).collect(),
     };
@@ -243,7 +169,7 @@ fn add_unwritten(admin: &Admin, offset: Offset, trail: &mut Trail) {
                 trail.matched.push(*id);
             }
         }
-        for (_, redrive) in state.redriven.keys().filter(|(at, _)| *at == offset) {
+        for ((_, redrive), _) in state.redriven.range((offset, 0)..=(offset, u32::MAX)) {
             trail.deliveries.entry((*id, *redrive)).or_default();
         }
     }

@@ -10,16 +10,17 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::answer::{self, Answer};
 use super::{Admin, trail};
-use crate::dispatch::Core;
+use crate::dispatch::{Core, Dispatch};
 use crate::edge::Problem;
 use crate::explain::{self, Asked, Candidate};
-use crate::store::{LogRecord, Offset, ReadError, Reader, Record, TriggerSet};
+use crate::store::{LogRecord, Offset, ReadError, Reader, Record, TriggerEntry, TriggerSet, TriggerState};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
     event: Option<Box<RawValue>>,
-    offset: Option<String>,
+    /// Text as everywhere, or a number.
+    offset: Option<Value>,
     /// The entry point of an event that is not stored.
     via: Option<String>,
     #[serde(default)]
@@ -36,8 +37,23 @@ enum When {
     Then,
 }
 
+impl Question {
+    /// A bare CloudEvent asks about itself.
+    fn read(body: &Bytes) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Bare {
+            #[serde(rename = "specversion")]
+            _specversion: serde::de::IgnoredAny,
+        }
+        match serde_json::from_slice::<Bare>(body).and_then(|_| serde_json::from_slice(body)) {
+            Ok(event) => Ok(Self { event: Some(event), offset: None, via: None, config: When::Now }),
+            Err(_) => answer::body(body),
+        }
+    }
+}
+
 pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
-    let question: Question = answer::body(&body)?;
+    let question = Question::read(&body)?;
     match (&question.event, &question.offset) {
         (Some(event), None) => {
             if question.config == When::Then {
@@ -47,14 +63,18 @@ pub async fn explain(State(admin): State<Admin>, body: Bytes) -> Answer {
             let event = sluice_schemas::json::decode(&bytes);
             let event = event.map_err(|error| answer::bad("event", format!("`event`: {error}")))?;
             let via = question.via.as_deref().unwrap_or("http");
-            let candidates = now(&admin.dispatch.core());
+            if !explain::is_entry_point(via, |name| admin.sources.show(name).is_some()) {
+                return Err(answer::bad("via", explain::no_entry_point(via)));
+            }
+            let candidates = now(&admin.dispatch).await;
             explained(&admin, &Asked { event: &event, via, offset: None }, &candidates, When::Now).await
         }
         (None, Some(offset)) => {
             if question.via.is_some() {
                 return Err(answer::bad("via", "a stored event has its entry point"));
             }
-            stored(&admin, offset, question.config).await
+            let offset = offset.as_str().map_or_else(|| offset.to_string(), str::to_owned);
+            stored(&admin, &offset, question.config).await
         }
         _ => Err(answer::bad("event", "say which: `event` or `offset`")),
     }
@@ -70,7 +90,7 @@ async fn stored(admin: &Admin, offset: &str, when: When) -> Answer {
         other => trail::problem(&other),
     })?;
     let candidates = match when {
-        When::Now => now(&admin.dispatch.core()),
+        When::Now => now(&admin.dispatch).await,
         When::Then => then(admin, number).await?,
     };
     let asked = Asked { event: &record.event, via: &record.via, offset: Some(number) };
@@ -90,14 +110,15 @@ async fn explained(admin: &Admin, asked: &Asked<'_>, candidates: &[Candidate], w
 }
 
 /// The triggers in force.
-fn now(core: &Core) -> Vec<Candidate> {
-    let candidates = core.runtimes.iter().map(|(id, runtime)| {
-        let mut candidate = Candidate::of_config(&runtime.active.name, &runtime.active.config);
-        let entry = core.state.set.triggers.iter().find(|entry| entry.id == *id);
-        candidate.birth = entry.map(|entry| entry.birth);
-        let paused = core.state.triggers.get(id).and_then(|state| state.paused.as_ref());
-        candidate.paused = paused.map(|paused| paused.reason.clone());
-        candidate
+async fn now(dispatch: &Dispatch) -> Vec<Candidate> {
+    let look = |core: &Core, entry: &TriggerEntry, state: &TriggerState| {
+        let active = Arc::clone(&core.runtimes.get(&entry.id)?.active);
+        Some((active, entry.birth, state.paused.as_ref().map(|paused| paused.reason.clone())))
+    };
+    let seen = dispatch.each_trigger(look).await;
+    let candidates = seen.into_iter().map(|(active, birth, paused)| {
+        let candidate = Candidate::of_config(&active.name, &active.config);
+        Candidate { birth: Some(birth), paused, ..candidate }
     });
     let mut candidates: Vec<_> = candidates.collect();
     candidates.sort_by(|a, b| a.name.cmp(&b.name));

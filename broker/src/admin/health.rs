@@ -5,11 +5,13 @@ use std::sync::PoisonError;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use bytes::Bytes;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::answer::{self, Answer};
-use super::{Admin, Reload, view};
+use super::view::{self, Ages, Row};
+use super::{Admin, Reload};
 use crate::edge::Problem;
 use crate::ingress::GateState;
 use crate::store::clock;
@@ -35,8 +37,15 @@ pub async fn ready(State(admin): State<Admin>) -> Response {
         "holds_oldest_segment": holder(&admin),
         "store_problem": report.problem,
         "sources": not_up,
+        "index": index(&admin),
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// How look-ups do. Without an index they take longer, so it does not make the broker less ready.
+fn index(admin: &Admin) -> Value {
+    let index = admin.dispatch.log().index();
+    json!({ "state": index.state().as_str(), "lag": index.lag() })
 }
 
 /// The trigger whose oldest delivery keeps the most of the log.
@@ -50,17 +59,14 @@ fn holder(admin: &Admin) -> Option<String> {
 
 pub async fn status(State(admin): State<Admin>) -> Answer {
     let report = admin.dispatch.log().report();
-    let core = admin.dispatch.core();
-    let mut triggers: Vec<_> = core
-        .state
-        .set
-        .triggers
-        .iter()
-        .filter_map(|entry| {
-            core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state))
-        })
-        .collect();
-    triggers.sort_by_key(|trigger| std::cmp::Reverse(trigger["pending"].as_u64()));
+    let mut rows = admin.dispatch.each_trigger(|core, entry, state| Some(Row::of(core, entry, state))).await;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.pending()));
+    let ages = Ages::of(admin.dispatch.log());
+    let triggers: Vec<_> = rows.iter().map(|row| row.to_json(&ages)).collect();
+    let (next_offset, dead_letters) = {
+        let core = admin.dispatch.core();
+        (core.state.next_offset, core.state.dead.len())
+    };
     answer::json(&json!({
         "status": match admin.gate.state() { GateState::Ready => "ready", _ => "not ready" },
         "started_at": view::time(admin.started_at_ms),
@@ -71,12 +77,13 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
             "owed_bytes": report.owed_bytes,
             "free_bytes": report.free_bytes,
             "segments": report.segments,
-            "next_offset": core.state.next_offset.to_string(),
+            "next_offset": next_offset.to_string(),
             "full": admin.dispatch.log().full(),
         },
+        "index": index(&admin),
         "sources": admin.sources.list(),
         "triggers": triggers,
-        "dead_letters": core.state.dead.len(),
+        "dead_letters": dead_letters,
     }))
 }
 
@@ -85,13 +92,14 @@ pub async fn config(State(admin): State<Admin>) -> Answer {
     answer::json(&config)
 }
 
-pub async fn reload(State(admin): State<Admin>) -> Answer {
+pub async fn reload(State(admin): State<Admin>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let (answer, answered) = oneshot::channel();
     let gone = || answer::unavailable(&"the broker is stopping");
     admin.reloads.send(Reload { answer }).await.map_err(|_| gone())?;
     match answered.await.map_err(|_| gone())? {
         Ok(changes) => answer::json(&changes),
-        Err(errors) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors)),
+        Err(errors) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, errors).in_lines()),
     }
 }
 

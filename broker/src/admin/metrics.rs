@@ -1,28 +1,28 @@
 //! The metrics page (Prometheus text format 0.0.4). Labels come from the configuration only, never from events.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::{Admin, view};
+use super::Admin;
+use super::view::Ages;
 use crate::delivery::Reason;
-use crate::dispatch::{Core, Runtime, SECONDS_BOUNDS_MS};
+use crate::dispatch::{Active, Core, Counters, SECONDS_BOUNDS_MS};
 use crate::ingress;
 use crate::sources::Counts;
-use crate::store::{SyncTimes, clock};
+use crate::store::{Books, Offset, SyncTimes, TriggerEntry, TriggerState, clock};
 
 pub async fn page(State(admin): State<Admin>) -> Response {
     let mut page = Page::default();
     ingress(&mut page, &admin);
     store(&mut page, &admin);
-    {
-        let core = admin.dispatch.core();
-        triggers(&mut page, &core);
-        trigger_gauges(&mut page, &core);
-    }
+    let figures = admin.dispatch.each_trigger(Figures::of).await;
+    triggers(&mut page, &figures);
+    gauges(&mut page, &figures, &Ages::of(admin.dispatch.log()));
     page.head(
         "sluice_config_reload_success",
         "gauge",
@@ -71,11 +71,16 @@ fn ingress(page: &mut Page, admin: &Admin) {
     for (name, _, counts) in &sources {
         page.sample("sluice_events_accepted_total", &format!("via=\"{name}\""), counts.accepted as f64);
     }
+    let replies = admin.dispatch.replies();
+    let count = replies.accepted.load(Ordering::Relaxed);
+    page.sample("sluice_events_accepted_total", "via=\"reply\"", count as f64);
     page.head("sluice_events_duplicate_total", "counter", "Duplicates noticed, by entry point.");
     page.sample("sluice_events_duplicate_total", "via=\"http\"", counters.duplicates() as f64);
     for (name, _, counts) in &sources {
         page.sample("sluice_events_duplicate_total", &format!("via=\"{name}\""), counts.duplicates as f64);
     }
+    let count = replies.duplicates.load(Ordering::Relaxed);
+    page.sample("sluice_events_duplicate_total", "via=\"reply\"", count as f64);
     of_sources(page, &sources);
     page.head("sluice_events_refused_total", "counter", "Requests refused, by reason.");
     for reason in ingress::Reason::ALL {
@@ -114,6 +119,7 @@ fn store(page: &mut Page, admin: &Admin) {
         ("sluice_store_owed_bytes", "Bytes that triggers and dead letters still need.", report.owed_bytes),
         ("sluice_store_limit_bytes", "The size that retention keeps the log within.", report.limit_bytes),
         ("sluice_store_segments", "Segment files in use.", report.segments as u64),
+        ("sluice_index_lag_events", "Events that look-ups have to scan.", log.index().lag()),
     ];
     for (name, help, value) in gauges {
         page.head(name, "gauge", help);
@@ -125,38 +131,57 @@ fn store(page: &mut Page, admin: &Admin) {
     page.histogram("sluice_store_batch_events", "", &log.measures().batches());
 }
 
-type Count = fn(&Runtime) -> &AtomicU64;
+/// What is shown of a trigger, copied under the lock; its counters need none.
+struct Figures {
+    active: Arc<Active>,
+    books: Books,
+    unmatched_since_start: u64,
+    in_flight: usize,
+    is_paused: bool,
+    oldest: Option<Offset>,
+}
 
-fn triggers(page: &mut Page, core: &Core) {
-    let all = || core.runtimes.values();
-    let label = |runtime: &Runtime| format!("trigger=\"{}\"", runtime.active.name);
+impl Figures {
+    fn of(core: &Core, entry: &TriggerEntry, state: &TriggerState) -> Option<Self> {
+        let runtime = core.runtimes.get(&entry.id)?;
+        let books = core.state.books(state);
+        Some(Self {
+            active: Arc::clone(&runtime.active),
+            unmatched_since_start: books.unmatched.saturating_sub(runtime.unmatched_at_start),
+            in_flight: runtime.in_flight.len(),
+            is_paused: state.paused.is_some(),
+            oldest: state.oldest_pending(),
+            books,
+        })
+    }
+}
+
+type Count = fn(&Counters) -> &AtomicU64;
+
+fn triggers(page: &mut Page, figures: &[Figures]) {
+    let all = || figures.iter();
+    let label = |figures: &Figures| format!("trigger=\"{}\"", figures.active.name);
     let get = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
     let counters: [(&str, &str, Count); 4] = [
-        ("sluice_trigger_matched_total", "Events that matched.", |r| &r.active.counters.matched),
-        ("sluice_retries_total", "Attempts after the first.", |r| &r.active.counters.retries),
-        ("sluice_replies_total", "Answers that were stored as events.", |r| &r.active.counters.replies),
-        ("sluice_trigger_unkeyed_total", "Events without the key that orders.", |r| {
-            &r.active.counters.unkeyed
-        }),
+        ("sluice_trigger_matched_total", "Events that matched.", |counters| &counters.matched),
+        ("sluice_retries_total", "Attempts after the first.", |counters| &counters.retries),
+        ("sluice_replies_total", "Answers that were stored as events.", |counters| &counters.replies),
+        ("sluice_trigger_unkeyed_total", "Events without the key that orders.", |counters| &counters.unkeyed),
     ];
     for (name, help, count) in counters {
         page.head(name, "counter", help);
-        all().for_each(|runtime| page.sample(name, &label(runtime), get(count(runtime))));
+        all().for_each(|of| page.sample(name, &label(of), get(count(&of.active.counters))));
     }
     let name = "sluice_trigger_filter_errors_total";
     page.head(name, "counter", "Events for which a filter could not be evaluated.");
-    all().for_each(|runtime| {
-        page.sample(name, &label(runtime), runtime.active.counters.filter_errors.count() as f64);
-    });
+    all().for_each(|of| page.sample(name, &label(of), of.active.counters.filter_errors.count() as f64));
     page.head("sluice_trigger_unmatched_total", "counter", "Events that did not match.");
-    for (id, runtime) in &core.runtimes {
-        let unmatched = core.state.triggers.get(id).map_or(0, |state| core.state.books(state).unmatched);
-        let since_start = unmatched.saturating_sub(runtime.unmatched_at_start);
-        page.sample("sluice_trigger_unmatched_total", &label(runtime), since_start as f64);
+    for of in all() {
+        page.sample("sluice_trigger_unmatched_total", &label(of), of.unmatched_since_start as f64);
     }
     page.head("sluice_deliveries_total", "counter", "Attempts, by outcome.");
-    for runtime in all() {
-        let counters = &runtime.active.counters;
+    for of in all() {
+        let counters = &of.active.counters;
         let outcomes = [
             ("accepted", &counters.accepted),
             ("retriable", &counters.retriable),
@@ -165,29 +190,28 @@ fn triggers(page: &mut Page, core: &Core) {
         for (outcome, count) in outcomes {
             page.sample(
                 "sluice_deliveries_total",
-                &format!("{},outcome=\"{outcome}\"", label(runtime)),
+                &format!("{},outcome=\"{outcome}\"", label(of)),
                 get(count),
             );
         }
     }
     page.head("sluice_dead_letters_total", "counter", "Dead letters made, by reason.");
-    for runtime in all() {
+    for of in all() {
         for reason in Reason::ALL {
-            let count = get(&runtime.active.counters.dead[reason as usize]);
+            let count = get(&of.active.counters.dead[reason as usize]);
             if count > 0.0 || matches!(reason, Reason::Attempts | Reason::Rejected | Reason::Age) {
-                let labels = format!("{},reason=\"{}\"", label(runtime), reason.as_str());
+                let labels = format!("{},reason=\"{}\"", label(of), reason.as_str());
                 page.sample("sluice_dead_letters_total", &labels, count);
             }
         }
     }
     page.head("sluice_delivery_seconds", "histogram", "Time of an attempt, its answer included.");
-    for runtime in all() {
-        page.histogram("sluice_delivery_seconds", &label(runtime), &seconds(runtime));
+    for of in all() {
+        page.histogram("sluice_delivery_seconds", &label(of), &seconds(&of.active.counters));
     }
 }
 
-fn seconds(runtime: &Runtime) -> SyncTimes {
-    let counters = &runtime.active.counters;
+fn seconds(counters: &Counters) -> SyncTimes {
     let (mut count, mut buckets) = (0, Vec::new());
     for (at, cell) in counters.seconds.iter().enumerate() {
         count += cell.load(Ordering::Relaxed);
@@ -198,28 +222,20 @@ fn seconds(runtime: &Runtime) -> SyncTimes {
     SyncTimes { buckets, count, sum: counters.total_ms.load(Ordering::Relaxed) as f64 / 1e3 }
 }
 
-fn trigger_gauges(page: &mut Page, core: &Core) {
+fn gauges(page: &mut Page, figures: &[Figures], ages: &Ages<'_>) {
     let now = clock::wall_ms();
-    let rows: Vec<_> = core
-        .runtimes
-        .iter()
-        .filter_map(|(id, runtime)| {
-            Some((format!("trigger=\"{}\"", runtime.active.name), runtime, core.state.triggers.get(id)?))
-        })
-        .collect();
-    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Runtime, &crate::store::TriggerState) -> f64| {
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Figures) -> f64| {
         page.head(name, "gauge", help);
-        rows.iter().for_each(|(label, runtime, state)| page.sample(name, label, value(runtime, state)));
+        for of in figures {
+            page.sample(name, &format!("trigger=\"{}\"", of.active.name), value(of));
+        }
     };
-    gauge("sluice_trigger_pending", "Deliveries not settled.", &|_, state| {
-        core.state.books(state).pending() as f64
+    gauge("sluice_trigger_pending", "Deliveries not settled.", &|of| of.books.pending() as f64);
+    gauge("sluice_trigger_oldest_pending_seconds", "Age of the oldest delivery not settled.", &|of| {
+        let received_ms = of.oldest.and_then(|oldest| ages.received_ms(oldest));
+        received_ms.map_or(0.0, |ms| now.saturating_sub(ms) as f64 / 1e3)
     });
-    gauge("sluice_trigger_oldest_pending_seconds", "Age of the oldest delivery not settled.", &|_, state| {
-        view::oldest_pending_ms(core, state).map_or(0.0, |ms| now.saturating_sub(ms) as f64 / 1e3)
-    });
-    gauge("sluice_deliveries_in_flight", "Attempts under way.", &|runtime, _| runtime.in_flight.len() as f64);
-    gauge("sluice_trigger_paused", "Whether the trigger is paused.", &|_, state| {
-        f64::from(u8::from(state.paused.is_some()))
-    });
-    gauge("sluice_dead_letters", "Dead letters kept.", &|_, state| core.state.books(state).dead as f64);
+    gauge("sluice_deliveries_in_flight", "Attempts under way.", &|of| of.in_flight as f64);
+    gauge("sluice_trigger_paused", "Whether the trigger is paused.", &|of| f64::from(u8::from(of.is_paused)));
+    gauge("sluice_dead_letters", "Dead letters kept.", &|of| of.books.dead as f64);
 }

@@ -89,7 +89,8 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// A web page cannot make writing calls: they need a JSON content type and a `Host` that is ours.
+/// A web page cannot make writing calls: they need a JSON content type and a `Host` that is ours. What lacks either is
+/// answered alike, because it is taken for a page's.
 async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
     if request.method() == Method::POST
         && let Err(problem) = may_write(request.headers(), &admin.hosts)
@@ -111,7 +112,7 @@ fn may_write(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let media = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if media != "application/json" {
         let detail = "a writing call needs Content-Type: application/json and a JSON body, `{}` at least";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).field("content-type"));
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).field("content-type"));
     }
     Ok(())
 }

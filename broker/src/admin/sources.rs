@@ -1,6 +1,7 @@
 //! Sources: how they are, and what can be done to them.
 
 use axum::extract::{Path, State};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -17,7 +18,8 @@ pub async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answe
     answer::json(&shown)
 }
 
-pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let mut shown = admin.sources.pause(&name).await.map_err(|error| problem(&error, &name))?;
     if admin.sources.is_pushed_to(&name) {
         let warning = "deliveries are answered with 503 and Retry-After now; a sender that does not send them again loses them";
@@ -26,7 +28,8 @@ pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answ
     answer::json(&shown)
 }
 
-pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let shown: Value = admin.sources.resume(&name).await.map_err(|error| problem(&error, &name))?;
     answer::json(&shown)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use crate::edge::Problem;
-use crate::store::{Attempted, Log, LogRecord, Offset, ReadError, Reader, TriggerId};
+use crate::store::{Attempted, Log, LogRecord, Offset, ReadError, TriggerId};
 
 /// Attempts shown of a delivery: the first ones and the last ones; what lies between is counted.
 const FIRST: usize = 2;
@@ -53,32 +53,29 @@ pub struct Trail {
 }
 
 /// Collects everything the log says of an event.
-pub fn trail(reader: &Reader, offset: Offset) -> Result<Trail, ReadError> {
+pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
-    for attempted in reader.kept_attempts(offset)? {
+    for attempted in log.reader().kept_attempts(offset)? {
         trail.matched.push(attempted.id.trigger);
         trail.deliveries.entry((attempted.id.trigger, attempted.id.redrive)).or_default().push(attempted);
     }
-    reader.walk(offset, &mut |record, _| {
-        match record {
-            LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
-                trail.routed_epoch = Some(routed.epoch);
-                let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
-                trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
-            }
-            LogRecord::Outcomes(attempts) => {
-                for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
-                    let id = attempted.id;
-                    trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
-                }
-            }
-            LogRecord::Purge(purge) => {
-                let ids = purge.ids.into_iter().filter(|id| id.offset == offset);
-                trail.purged.extend(ids.map(|id| (id.trigger, id.redrive)));
-            }
-            _ => {}
+    log.index().outcomes(offset, &mut |record| match record {
+        LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
+            trail.routed_epoch = Some(routed.epoch);
+            let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
+            trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
         }
-        true
+        LogRecord::Outcomes(attempts) => {
+            for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
+                let id = attempted.id;
+                trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
+            }
+        }
+        LogRecord::Purge(purge) => {
+            let ids = purge.ids.into_iter().filter(|id| id.offset == offset);
+            trail.purged.extend(ids.map(|id| (id.trigger, id.redrive)));
+        }
+        _ => {}
     })?;
     trail.matched.sort_unstable();
     trail.matched.dedup();

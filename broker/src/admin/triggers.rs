@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use axum::extract::{Path, Query, State};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::Admin;
 use super::answer::{self, Answer};
-use super::{Admin, view};
+use super::view::{self, Ages, Row};
 use crate::delivery::Reason;
-use crate::dispatch::Core;
+use crate::dispatch::{Core, Dispatch};
 use crate::edge::Problem;
-use crate::store::{TriggerEntry, clock};
+use crate::store::{DeliveryId, Offset, TriggerEntry, clock};
 
 const PENDING_DEFAULT: usize = 100;
 const PENDING_MAX: usize = 10_000;
@@ -21,26 +23,24 @@ fn find<'a>(core: &'a Core, name: &str) -> Result<&'a TriggerEntry, Problem> {
 }
 
 pub async fn list(State(admin): State<Admin>) -> Answer {
-    let core = admin.dispatch.core();
-    let entries = core.state.set.triggers.iter();
-    let items: Vec<Value> = entries
-        .filter_map(|entry| {
-            core.state.triggers.get(&entry.id).map(|state| view::trigger(&core, entry, state))
-        })
-        .collect();
-    drop(core);
+    let rows = admin.dispatch.each_trigger(|core, entry, state| Some(Row::of(core, entry, state))).await;
+    let ages = Ages::of(admin.dispatch.log());
+    let items: Vec<Value> = rows.iter().map(|row| row.to_json(&ages)).collect();
     answer::list(&items, None)
 }
 
-fn shown(core: &Core, name: &str) -> Result<Value, Problem> {
-    let entry = find(core, name)?;
-    let state = core.state.triggers.get(&entry.id).ok_or_else(|| answer::not_found("trigger", name))?;
-    Ok(view::trigger(core, entry, state))
+fn shown(dispatch: &Dispatch, name: &str) -> Result<Value, Problem> {
+    let row = {
+        let core = dispatch.core();
+        let entry = find(&core, name)?;
+        let state = core.state.triggers.get(&entry.id).ok_or_else(|| answer::not_found("trigger", name))?;
+        Row::of(&core, entry, state)
+    };
+    Ok(row.to_json(&Ages::of(dispatch.log())))
 }
 
 pub async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    let shown = shown(&admin.dispatch.core(), &name)?;
-    answer::json(&shown)
+    answer::json(&shown(&admin.dispatch, &name)?)
 }
 
 /// What is pending and what each waits for.
@@ -51,47 +51,53 @@ pub async fn pending(
 ) -> Answer {
     let limit = query.get("limit").map_or(Ok(PENDING_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(PENDING_MAX);
-    let core = admin.dispatch.core();
-    let entry = find(&core, &name)?;
-    let (id, base) = (entry.id, core.state.base_ms);
-    let Some(state) = core.state.triggers.get(&id) else { return answer::list(&[], None) };
+    let waiting = waiting(&admin.dispatch.core(), &name, limit)?;
+    let items = waiting.into_iter().map(|(offset, attempts, why, next_ms)| {
+        json!({
+            "offset": offset.to_string(),
+            "trigger": name,
+            "attempts": attempts,
+            "reason": why,
+            "next_at": next_ms.map_or(Value::Null, view::time),
+        })
+    });
+    answer::list(&items.collect::<Vec<_>>(), None)
+}
+
+/// Offset, attempts, what it waits for, and the time of the next attempt.
+type Waiting = (Offset, u16, &'static str, Option<u64>);
+
+fn waiting(core: &Core, name: &str, limit: usize) -> Result<Vec<Waiting>, Problem> {
+    let id = find(core, name)?.id;
+    let Some(state) = core.state.triggers.get(&id) else { return Ok(Vec::new()) };
     let runtime = core.runtimes.get(&id);
     let own = state.outstanding.iter().map(|slot| (slot, 0));
     let redriven = state.redriven.iter().map(|((_, n), slot)| (slot, *n));
     let now = clock::steady_ms();
-    let items: Vec<Value> = own
-        .chain(redriven)
-        .take(limit)
-        .map(|(slot, redrive)| {
-            let delivery = crate::store::DeliveryId { trigger: id, offset: slot.offset(), redrive };
-            let is_in_flight = runtime.is_some_and(|runtime| runtime.in_flight.contains(&delivery));
-            let due = slot.due_ms(base);
-            let why = match (is_in_flight, runtime) {
-                (true, _) => "in_flight",
-                (_, None) => "trigger_removed",
-                _ if state.paused.is_some() => "paused",
-                (_, Some(runtime)) if runtime.is_held(slot.offset()) => "order",
-                _ if slot.attempts > 0 && due > now => "retry",
-                _ => "concurrency",
-            };
-            json!({
-                "offset": slot.offset().to_string(),
-                "trigger": name,
-                "attempts": slot.attempts,
-                "reason": why,
-                "next_at": if slot.attempts > 0 { view::time(due) } else { Value::Null },
-            })
-        })
-        .collect();
-    drop(core);
-    answer::list(&items, None)
+    let waits = own.chain(redriven).take(limit).map(|(slot, redrive)| {
+        let delivery = DeliveryId { trigger: id, offset: slot.offset(), redrive };
+        let is_in_flight = runtime.is_some_and(|runtime| runtime.in_flight.contains(&delivery));
+        let due = slot.due_ms(core.state.base_ms);
+        let why = match (is_in_flight, runtime) {
+            (true, _) => "in_flight",
+            (_, None) => "trigger_removed",
+            _ if state.paused.is_some() => "paused",
+            (_, Some(runtime)) if runtime.is_held(slot.offset()) => "order",
+            _ if slot.attempts > 0 && due > now => "retry",
+            _ => "concurrency",
+        };
+        (slot.offset(), slot.attempts, why, (slot.attempts > 0).then_some(due))
+    });
+    Ok(waits.collect())
 }
 
-pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn pause(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     set_paused(&admin, &name, Some("paused by an operator")).await
 }
 
-pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     set_paused(&admin, &name, None).await
 }
 
@@ -105,11 +111,11 @@ async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
     let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
     written.map_err(|refusal| answer::unavailable(&refusal))?;
     admin.dispatch.nudge(id);
-    let shown = shown(&admin.dispatch.core(), name)?;
-    answer::json(&shown)
+    answer::json(&shown(&admin.dispatch, name)?)
 }
 
-pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let id = {
         let mut core = admin.dispatch.core();
         let id = find(&core, &name)?.id;
@@ -120,12 +126,12 @@ pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>) -> Answ
         id
     };
     admin.dispatch.nudge(id);
-    let shown = shown(&admin.dispatch.core(), &name)?;
-    answer::json(&shown)
+    answer::json(&shown(&admin.dispatch, &name)?)
 }
 
 /// Everything pending becomes a dead letter; what is in flight ends as it ends.
-pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
+pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
+    answer::no_arguments(&body)?;
     let id = find(&admin.dispatch.core(), &name)?.id;
     let discarded = admin.dispatch.discard(id, Reason::Discarded).await;
     let discarded = discarded.map_err(|refusal| answer::unavailable(&refusal))?;

@@ -1,10 +1,14 @@
 //! The JSON forms of section "JSON" of the README: one function each.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json, value::RawValue};
 use sluice_schemas::Event;
 
-use crate::dispatch::{Core, Runtime};
-use crate::store::{Attempted, Next, Record, TriggerEntry, TriggerId, TriggerState, clock};
+use crate::dispatch::{Active, Core, LastError};
+use crate::store::{
+    Attempted, Books, Log, Next, Offset, Reader, Record, TriggerEntry, TriggerId, TriggerState, clock,
+};
 
 use super::trail::Attempts;
 
@@ -26,8 +30,9 @@ pub fn whole_event(event: &Event) -> Option<Box<RawValue>> {
         .and_then(|text| RawValue::from_string(text).ok())
 }
 
-/// What a source received that became no event.
-pub fn record(record: &sluice_adapters::Record) -> Value {
+/// What a source received that became no event. Its size is that of the body as it was received.
+pub fn record(aside: &sluice_adapters::Aside) -> Value {
+    let record = &aside.record;
     use base64::Engine as _;
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let headers = record.headers.iter().map(|(name, value)| json!([name, text_or_base64(value)]));
@@ -39,7 +44,7 @@ pub fn record(record: &sluice_adapters::Record) -> Value {
         "time": record.time_ms.and_then(|ms| u64::try_from(ms).ok()).map(time),
         "headers": headers.collect::<Vec<_>>(),
         "body": record.body.as_ref().map(|body| base64(body)),
-        "size": record.body.as_ref().map_or(0, |body| body.len()),
+        "size": aside.size,
     })
 }
 
@@ -97,51 +102,98 @@ pub fn state_word(attempted: Option<&Attempted>, is_in_flight: bool, is_purged: 
     }
 }
 
-/// A trigger with its books.
-pub fn trigger(core: &Core, entry: &TriggerEntry, state: &TriggerState) -> Value {
-    let runtime = core.runtimes.get(&entry.id);
-    let books = core.state.books(state);
-    let in_flight = runtime.map_or(0, |runtime| runtime.in_flight.len());
-    let retrying = state.outstanding.iter().filter(|slot| slot.attempts > 0).count();
-    let last_error = runtime
-        .and_then(|runtime| runtime.last_error.as_ref())
-        .map(|last| json!({ "at": time(last.at_ms), "status": last.status, "error": last.error }));
-    json!({
-        "name": entry.name,
-        "sink": runtime.map(|runtime| runtime.active.sink.url()),
-        "paused": state.paused.is_some(),
-        "paused_reason": state.paused.as_ref().map(|paused| paused.reason.as_str()),
-        "removed": entry.removed_at_ms.is_some(),
-        "seen": books.seen(),
-        "matched": books.matched,
-        "unmatched": books.unmatched,
-        "delivered": books.delivered,
-        "dead": books.dead,
-        "purged": books.purged,
-        "lost": books.lost,
-        "pending": books.pending(),
-        "in_flight": in_flight,
-        "retrying": retrying,
-        "oldest_pending_at": oldest_pending_ms(core, state).map_or(Value::Null, time),
-        "last_matched_at": time(state.last_matched_at_ms),
-        "next_at": next_ms(core, runtime, state).map_or(Value::Null, time),
-        "last_error": last_error,
-    })
+/// A trigger with its books, as far as it is copied under the lock.
+pub struct Row {
+    name: String,
+    active: Option<Arc<Active>>,
+    paused_reason: Option<String>,
+    is_removed: bool,
+    books: Books,
+    in_flight: usize,
+    retrying: usize,
+    oldest: Option<Offset>,
+    last_matched_at_ms: u64,
+    next_ms: Option<u64>,
+    last_error: Option<LastError>,
 }
 
-/// When the oldest event was received that a trigger still owes an answer for.
-pub fn oldest_pending_ms(core: &Core, state: &TriggerState) -> Option<u64> {
-    let redriven = state.redriven.keys().map(|(offset, _)| *offset).next();
-    let oldest = [state.outstanding.first(), redriven, state.behind].into_iter().flatten().min()?;
-    core.log.reader().recent(oldest).map(|record| record.received_at_ms).or_else(|| {
-        let segments = core.log.reader().segments();
-        let holder = segments.iter().find(|segment| segment.extent().next_offset > oldest)?;
-        Some(holder.extent().last_received_ms)
-    })
+impl Row {
+    pub fn of(core: &Core, entry: &TriggerEntry, state: &TriggerState) -> Self {
+        let runtime = core.runtimes.get(&entry.id);
+        let (mut retrying, mut next_ms) = (0, None);
+        for slot in state.outstanding.iter().filter(|slot| slot.attempts > 0) {
+            retrying += 1;
+            let due_ms = slot.due_ms(core.state.base_ms);
+            next_ms = Some(next_ms.map_or(due_ms, |next: u64| next.min(due_ms)));
+        }
+        Self {
+            name: entry.name.clone(),
+            active: runtime.map(|runtime| Arc::clone(&runtime.active)),
+            paused_reason: state.paused.as_ref().map(|paused| paused.reason.clone()),
+            is_removed: entry.removed_at_ms.is_some(),
+            books: core.state.books(state),
+            in_flight: runtime.map_or(0, |runtime| runtime.in_flight.len()),
+            retrying,
+            oldest: state.oldest_pending(),
+            last_matched_at_ms: state.last_matched_at_ms,
+            next_ms: next_ms.filter(|_| runtime.is_some()),
+            last_error: runtime.and_then(|runtime| runtime.last_error.clone()),
+        }
+    }
+
+    pub fn pending(&self) -> u64 {
+        self.books.pending()
+    }
+
+    pub fn to_json(&self, ages: &Ages<'_>) -> Value {
+        let books = &self.books;
+        let last_error = self
+            .last_error
+            .as_ref()
+            .map(|last| json!({ "at": time(last.at_ms), "status": last.status, "error": last.error }));
+        json!({
+            "name": self.name,
+            "sink": self.active.as_ref().map(|active| active.sink.url()),
+            "paused": self.paused_reason.is_some(),
+            "paused_reason": self.paused_reason,
+            "removed": self.is_removed,
+            "seen": books.seen(),
+            "matched": books.matched,
+            "unmatched": books.unmatched,
+            "delivered": books.delivered,
+            "dead": books.dead,
+            "purged": books.purged,
+            "lost": books.lost,
+            "pending": books.pending(),
+            "in_flight": self.in_flight,
+            "retrying": self.retrying,
+            "oldest_pending_at": self.oldest.and_then(|oldest| ages.received_ms(oldest)).map_or(Value::Null, time),
+            "last_matched_at": time(self.last_matched_at_ms),
+            "next_at": self.next_ms.map_or(Value::Null, time),
+            "last_error": last_error,
+        })
+    }
 }
 
-fn next_ms(core: &Core, runtime: Option<&Runtime>, state: &TriggerState) -> Option<u64> {
-    runtime?;
-    let base = core.state.base_ms;
-    state.outstanding.iter().filter(|slot| slot.attempts > 0).map(|slot| slot.due_ms(base)).min()
+/// When events were received, to the segment: asked for many triggers at once.
+pub struct Ages<'l> {
+    reader: &'l Reader,
+    /// The offset behind each segment, and when its last event was received.
+    segments: Vec<(Offset, u64)>,
+}
+
+impl<'l> Ages<'l> {
+    pub fn of(log: &'l Log) -> Self {
+        let reader = log.reader();
+        let extents = reader.segments().iter().map(|segment| segment.extent()).collect::<Vec<_>>();
+        let segments = extents.iter().map(|extent| (extent.next_offset, extent.last_received_ms)).collect();
+        Self { reader, segments }
+    }
+
+    pub fn received_ms(&self, offset: Offset) -> Option<u64> {
+        self.reader.recent(offset).map(|record| record.received_at_ms).or_else(|| {
+            let holder = self.segments.partition_point(|(next, _)| *next <= offset);
+            self.segments.get(holder).map(|(_, last_received_ms)| *last_received_ms)
+        })
+    }
 }

@@ -72,6 +72,10 @@ struct Page {
 pub struct Query(Vec<String>);
 
 impl Query {
+    pub fn of(named: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Self {
+        named.into_iter().fold(Self::default(), |query, (name, value)| query.with(name, value))
+    }
+
     #[must_use]
     pub fn with(mut self, name: &str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {

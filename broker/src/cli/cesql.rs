@@ -21,7 +21,8 @@ Examples:
   sluice cesql --event event.json -- \"type LIKE 'com.example.%' AND EXISTS subject\"
   sluice events show --raw 1207 | sluice cesql --event - --json -- 'INT(sequence) % 2 = 0'
 
-Exit codes: 0 a value, 1 an error of the expression or no event, 2 usage.")]
+Exit codes: 0 a value, 1 an error of the expression or no event, 2 usage. With --json an error of the
+expression is a member of the document like its value, and the exit code is 0.")]
 pub struct Args {
     /// A file with one JSON event; `-` is standard input. Without it, an event that has the required attributes only
     #[arg(long, value_name = "FILE|-")]
@@ -49,11 +50,11 @@ pub fn cesql(args: &Args) -> Result<(), Error> {
             Evaluation { value: Type::Boolean.zero(), error: Some(error) }
         }
     };
+    // In CESQL an expression that errs has a value all the same, and whoever reads the document finds both.
     if args.json {
-        print_json(&document(&evaluation).to_string())?;
-    } else {
-        print(&description(&args.expression, &evaluation))?;
+        return print_json(&document(&evaluation).to_string());
     }
+    print(&description(&args.expression, &evaluation))?;
     match evaluation.error {
         None => Ok(()),
         Some(error) => Err(Error::failed(format!("the expression has a {} error", error.kind.name()))),

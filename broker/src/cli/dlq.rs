@@ -1,13 +1,12 @@
 //! `sluice dlq`: the dead letters.
 
 use clap::Subcommand;
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
+use super::narrowing::Narrowing;
 use super::output::{Form, Table, Tone, cell, confirmed, print_answer, print_list};
-use super::time::moment;
 use super::{Error, usage};
 
 /// List, show, redrive, purge: the dead letters.
@@ -78,18 +77,11 @@ struct Filters {
     /// Only those of this trigger
     #[arg(long)]
     trigger: Option<String>,
-    /// Only those that came in this way: `http`, `reply` or a source's name
-    #[arg(long)]
-    via: Option<String>,
     /// Only those that died of this: `attempts`, `age`, `rejected`, ...
     #[arg(long)]
     reason: Option<String>,
-    /// Only events of this type
-    #[arg(long = "type", value_name = "TYPE")]
-    ty: Option<String>,
-    /// Only those that died since then: a duration back from now, or a timestamp
-    #[arg(long, value_name = "DURATION|TIMESTAMP", value_parser = moment)]
-    since: Option<Timestamp>,
+    #[command(flatten)]
+    narrowing: Narrowing,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,14 +97,9 @@ struct Selection {
 }
 
 impl Filters {
-    fn named(&self) -> [(&'static str, Option<String>); 5] {
-        [
-            ("trigger", self.trigger.clone()),
-            ("via", self.via.clone()),
-            ("reason", self.reason.clone()),
-            ("type", self.ty.clone()),
-            ("since", self.since.map(|since| since.to_string())),
-        ]
+    fn named(&self) -> Vec<(&'static str, Option<String>)> {
+        let own = [("trigger", self.trigger.clone()), ("reason", self.reason.clone())];
+        own.into_iter().chain(self.narrowing.named()).collect()
     }
 }
 
@@ -161,10 +148,7 @@ pub async fn dlq(args: Args) -> Result<(), Error> {
     let form = args.admin.form();
     match args.command {
         Command::List { filters, limit } => {
-            let query = filters
-                .named()
-                .into_iter()
-                .fold(Query::default(), |query, (name, value)| query.with(name, value));
+            let query = Query::of(filters.named());
             let list = client.list("dead-letters", &query, limit).await?;
             print_list(&list, form, "no dead letters", dead_letter_table)
         }
@@ -217,7 +201,11 @@ async fn act(
         body.insert("dry_run".into(), true.into());
     }
     let answer = client.post(&format!("dead-letters/{verb}"), &Value::Object(body)).await?;
-    print_answer(&answer, form, &["dry_run", "count", "ids"])
+    print_answer(&answer, form, &["dry_run", "count", "ids"])?;
+    match answer.document()?["failed"].as_array().map_or(0, Vec::len) {
+        0 => Ok(()),
+        count => Err(Error::failed(format!("{count} of the dead letters stay, as said above"))),
+    }
 }
 
 fn dead_letter_table(items: &[Value]) -> Table {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::Error;
 use super::admin::{self, Client, Query};
 use super::connection::percent_encoded;
+use super::narrowing::Narrowing;
 use super::output::{Table, Tone, cell, print_answer, print_json, print_list};
 use super::time::moment;
 
@@ -54,21 +55,14 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 struct Filters {
-    /// Only events of this type
-    #[arg(long = "type", value_name = "TYPE")]
-    ty: Option<String>,
     /// Only events of this source
     #[arg(long)]
     source: Option<String>,
     /// Only events with this subject
     #[arg(long)]
     subject: Option<String>,
-    /// Only events that came in this way: `http`, `reply` or a source's name
-    #[arg(long)]
-    via: Option<String>,
-    /// Only events received since then: a duration back from now, or a timestamp
-    #[arg(long, value_name = "DURATION|TIMESTAMP", value_parser = moment)]
-    since: Option<Timestamp>,
+    #[command(flatten)]
+    narrowing: Narrowing,
     /// Only events received until then
     #[arg(long, value_name = "DURATION|TIMESTAMP", value_parser = moment)]
     until: Option<Timestamp>,
@@ -82,12 +76,9 @@ pub async fn events(args: Args) -> Result<(), Error> {
     let form = args.admin.form();
     match args.command {
         Command::List(filters) => {
-            let query = Query::default()
-                .with("type", filters.ty)
+            let query = Query::of(filters.narrowing.named())
                 .with("source", filters.source)
                 .with("subject", filters.subject)
-                .with("via", filters.via)
-                .with("since", filters.since)
                 .with("until", filters.until);
             let list = client.list("events", &query, filters.limit).await?;
             print_list(&list, form, "no events", event_table)

@@ -12,7 +12,7 @@ use sluice_schemas::Event;
 use super::Error;
 use super::admin::{self, Client};
 use super::output::{Form, escaped, print, print_json};
-use crate::explain::{Asked, Candidate, explain as verdicts};
+use crate::explain::{Asked, Candidate, explain as verdicts, is_entry_point, no_entry_point};
 use crate::transform::Pool;
 
 /// Say which triggers match an event, and for each other the first condition that does not hold.
@@ -107,6 +107,9 @@ impl Answers {
             return Ok(Self::Broker(Client::new(&args.admin)?));
         }
         let loaded = crate::run::load(&args.config)?;
+        if !is_entry_point(&args.via, |name| loaded.config.sources.contains_key(name)) {
+            return Err(Error::failed(no_entry_point(&args.via)));
+        }
         let triggers = loaded.config.triggers.iter();
         let candidates = triggers.map(|(name, trigger)| Candidate::of_config(name, trigger));
         Ok(Self::File(candidates.collect(), Box::default()))

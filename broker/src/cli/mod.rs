@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod explain;
 mod git_hook;
+mod narrowing;
 mod output;
 mod publish;
 mod sink;
@@ -248,7 +249,7 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
     let mut progress = output::Progress::new("verifying");
     let report = store::verify(dir, &mut |percent| progress.show(percent));
     progress.finish();
-    let report = report.map_err(|error| Error::failed(format!("{}: {error}", dir.display())))?;
+    let report = report.map_err(|error| store_error(dir, &error.into()))?;
     let damage: Vec<_> = report
         .damage
         .iter()
@@ -305,14 +306,26 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
 /// Records the offsets as lost in a store that is not in use.
 fn store_repair(dir: &Path, accept_loss: &RangeInclusive<u64>) -> Result<(), Error> {
     let accepted = *accept_loss.start()..accept_loss.end().saturating_add(1);
-    let report =
-        store::repair(dir, accepted).map_err(|error| Error::failed(format!("{}: {error}", dir.display())))?;
+    let report = store::repair(dir, accepted).map_err(|error| store_error(dir, &error))?;
     let text = format!(
         "{}: {} damaged places are recorded as gaps; nothing was removed\n",
         dir.display(),
         report.damage.len()
     );
     output::print_bytes(text.as_bytes())
+}
+
+/// Names the directory where the error does not, and the cause where there is one.
+fn store_error(dir: &Path, error: &store::RepairError) -> Error {
+    use store::RepairError as Repair;
+    let mut text = match error {
+        Repair::Verify(_) | Repair::Open(_) => error.to_string(),
+        Repair::Sound | Repair::Wider { .. } | Repair::Unclosed => format!("{}: {error}", dir.display()),
+    };
+    if let Some(cause) = std::error::Error::source(error) {
+        text.push_str(&format!(": {cause}"));
+    }
+    Error::failed(text)
 }
 
 /// Prints the JSON Schema of the configuration format.

@@ -25,8 +25,12 @@ enum ConfigCommand {
 }
 
 pub async fn status(args: admin::Access) -> Result<(), Error> {
-    show(&args, "status", &["status", "version", "store", "sources", "triggers", "dead_letters", "name"])
-        .await
+    show(
+        &args,
+        "status",
+        &["status", "version", "store", "index", "sources", "triggers", "dead_letters", "name"],
+    )
+    .await
 }
 
 pub async fn config(args: ConfigArgs) -> Result<(), Error> {

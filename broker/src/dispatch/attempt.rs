@@ -9,9 +9,9 @@ use sluice_adapters::Refusal;
 use sluice_schemas::Event;
 use tracing::{debug, error, warn};
 
-use super::core::ended_without_attempt;
+use super::core::{Core, ended_without_attempt};
 use super::courier::Letter;
-use super::trigger::{Active, Claim, LastError};
+use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
@@ -32,12 +32,15 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
+        if let Some(id) = self.id
+            // Else the runtime ends with the attempt under way, which is made again at the next start.
+            && std::thread::panicking()
+        {
             // The task panicked: the event is not lost, it is attempted again, and the others go on.
             error!(offset = %id.offset, "an attempt ended in a panic");
             let mut core = self.dispatch.core();
             let until = clock::steady_ms() + 1000;
-            if let Some(runtime) = core.runtimes.get_mut(&id.trigger) {
+            if let Some(runtime) = core.runtime_mut(id.trigger) {
                 runtime.postpone(id, until);
             }
             core.wake(id.trigger, until);
@@ -55,7 +58,15 @@ pub async fn make(dispatch: Dispatch, claim: Claim) {
         one(&dispatch, claim).await;
         in_flight.id = None;
         history::catch_up_if_behind(&dispatch, trigger);
-        next = dispatch.core().claim(trigger);
+        let step = dispatch.core().step(trigger);
+        next = match step {
+            Some(Step::Attempt(claim)) => Some(claim),
+            Some(step @ Step::LookUp(_)) => {
+                dispatch.start(vec![step]);
+                None
+            }
+            None => None,
+        };
     }
 }
 
@@ -120,7 +131,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     attempted.status = failure.status.or(attempted.status);
     attempted.error = Some(failure.error.as_str().into());
     attempted.body = failure.body.clone();
-    match trigger.policy.decide(attempt, &outcome, age(now), fastrand::f64()) {
+    match trigger.policy.decide(attempt, &outcome, age(now), (dispatch.shared.jitter)()) {
         Disposition::Settle => accepted(dispatch, &trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
@@ -238,7 +249,9 @@ fn dead(
         let mut core = dispatch.core();
         if trigger.dead_letter.is_some() {
             attempted.owes_letter = true;
-            core.fresh.put(id, Letter { record: Arc::clone(record), attempts, reason, failure });
+            let letter = Letter { record: Arc::clone(record), attempts, reason, failure };
+            let Core { fresh, state, .. } = &mut *core;
+            fresh.put(id, letter, &state.owed);
         }
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
@@ -280,7 +293,14 @@ async fn store_reply(
     });
     let outcome = LogRecord::Outcomes(vec![attempted.clone()]);
     match dispatch.log().append(events.collect(), vec![outcome]).await {
-        Ok(_) => Ok(()),
+        Ok(receipts) => {
+            let counters = dispatch.replies();
+            for receipt in &receipts {
+                let count = if receipt.duplicate { &counters.duplicates } else { &counters.accepted };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         Err(refusal @ Refusal::Conflict { .. }) => {
             Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
         }
@@ -324,7 +344,8 @@ impl Dispatch {
                 self.shared.owed.notify_one();
             }
             if behind {
-                history::catch_up(self, id).await;
+                let caught_up = history::catch_up(self, id).await;
+                caught_up.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What routing and delivery share, behind one lock: the state and the triggers at work.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,8 @@ use tokio::sync::{Notify, watch};
 
 use super::census::Census;
 use super::courier::Fresh;
-use super::trigger::{Claim, Runtime};
+use super::order::{Key, LookUp};
+use super::trigger::{Runtime, Step};
 use crate::delivery::Reason;
 use crate::routing::Table;
 use crate::store::{
@@ -16,9 +17,9 @@ use crate::store::{
     TriggerState, clock,
 };
 
-/// Matches and ranges kept in memory, at least as many as are on their way to the log, so that a trigger that reads
-/// the log can change over to the live ones.
-const RECENT_MATCHES: usize = 1 << 16;
+/// Matches (an event that three triggers match is three) and ranges kept in memory, so that a trigger that reads the log
+/// can change over to the live ones.
+const RECENT_MATCHES: usize = 1 << 18;
 const RECENT_RANGES: usize = 4096;
 /// What every trigger may hold in memory, however many there are.
 const SHARE_MIN: usize = 64;
@@ -35,14 +36,17 @@ pub struct Core {
     pub census: Census,
     recent: VecDeque<Routed>,
     recent_matches: usize,
-    /// When each trigger is to be looked at again.
+    /// When each trigger is to be looked at again; the look says when the next one is.
     wakes: BTreeSet<(u64, TriggerId)>,
+    wake_of: HashMap<TriggerId, u64>,
     /// Told when something is due earlier than all that was known.
     earlier: Arc<Notify>,
     outstanding_max: usize,
     /// Attempts that are claimed and not over. Counted with the claim: whoever waits for the last one misses none.
     in_flight: watch::Sender<usize>,
     pub is_stopping: bool,
+    /// A task routes the past of new triggers.
+    pub is_routing_history: bool,
     pub fresh: Fresh,
 }
 
@@ -64,12 +68,19 @@ impl Core {
             recent: VecDeque::new(),
             recent_matches: 0,
             wakes: BTreeSet::new(),
+            wake_of: HashMap::new(),
             earlier,
             outstanding_max,
             in_flight,
             is_stopping: false,
+            is_routing_history: false,
             fresh: Fresh::default(),
         }
+    }
+
+    /// A trigger, frozen or not: what it has under way ends here.
+    pub fn runtime_mut(&mut self, id: TriggerId) -> Option<&mut Runtime> {
+        self.runtimes.get_mut(&id).or_else(|| self.frozen.get_mut(&id))
     }
 
     /// How many deliveries one trigger may hold in memory.
@@ -90,7 +101,7 @@ impl Core {
     }
 
     /// Routes events that have become durable; returns the attempts to make now.
-    pub fn route(&mut self, records: &[Arc<Record>]) -> Vec<Claim> {
+    pub fn route(&mut self, records: &[Arc<Record>]) -> Vec<Step> {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
         self.state.events(first.offset, last.offset.next(), last.received_at_ms);
         let matches = self.match_all(records.iter().map(|record| &**record));
@@ -104,7 +115,7 @@ impl Core {
     }
 
     /// Routes a range that was read from the log after a restart.
-    pub fn route_range(&mut self, from: Offset, to: Offset, records: &[Record]) -> Vec<Claim> {
+    pub fn route_range(&mut self, from: Offset, to: Offset, records: &[Record]) -> Vec<Step> {
         let matches = self.match_all(records.iter());
         self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None })
     }
@@ -121,7 +132,7 @@ impl Core {
     }
 
     /// Takes match records in: writes them, and lets the triggers they concern go on.
-    pub fn routed(&mut self, routed: Routed) -> Vec<Claim> {
+    pub fn routed(&mut self, routed: Routed) -> Vec<Step> {
         let mut concerned = Vec::new();
         for (offset, ids) in &routed.matches {
             for id in ids {
@@ -137,28 +148,24 @@ impl Core {
         let record = LogRecord::Routed(routed);
         self.apply(&record);
         if let LogRecord::Routed(routed) = &record {
-            self.recent_matches += routed.matches.len();
+            self.recent_matches += routed.matches.iter().map(|(_, ids)| ids.len()).sum::<usize>();
             self.recent.push_back(routed.clone());
             while self.recent.len() > RECENT_RANGES || self.recent_matches > RECENT_MATCHES {
                 let Some(oldest) = self.recent.pop_front() else { break };
-                self.recent_matches -= oldest.matches.len();
+                self.recent_matches -= oldest.matches.iter().map(|(_, ids)| ids.len()).sum::<usize>();
             }
         }
         self.log.append_later(vec![record]);
         concerned.into_iter().flat_map(|id| self.fill(id)).collect()
     }
 
-    /// All attempts a trigger may make now.
-    pub fn fill(&mut self, id: TriggerId) -> Vec<Claim> {
-        let mut claims = Vec::new();
-        while let Some(claim) = self.claim(id) {
-            claims.push(claim);
-        }
-        claims
+    /// All that a trigger may do now.
+    pub fn fill(&mut self, id: TriggerId) -> Vec<Step> {
+        std::iter::from_fn(|| self.step(id)).collect()
     }
 
-    /// One attempt, if the trigger may make one now.
-    pub fn claim(&mut self, id: TriggerId) -> Option<Claim> {
+    /// What a trigger does next, if it may do anything now.
+    pub fn step(&mut self, id: TriggerId) -> Option<Step> {
         if self.is_stopping {
             return None;
         }
@@ -170,9 +177,11 @@ impl Core {
             return None;
         }
         match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
-            Ok(claim) => {
-                self.in_flight.send_modify(|count| *count += 1);
-                Some(claim)
+            Ok(step) => {
+                if matches!(step, Step::Attempt(_)) {
+                    self.in_flight.send_modify(|count| *count += 1);
+                }
+                Some(step)
             }
             Err(Some(at)) => {
                 self.wake(id, at.max(now + 1));
@@ -188,11 +197,12 @@ impl Core {
     }
 
     /// The attempts that have become due.
-    pub fn due(&mut self) -> Vec<Claim> {
+    pub fn due(&mut self) -> Vec<Step> {
         let now = clock::steady_ms();
         let mut ids = BTreeSet::new();
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, id));
+            self.wake_of.remove(&id);
             ids.insert(id);
         }
         ids.into_iter().flat_map(|id| self.fill(id)).collect()
@@ -200,6 +210,14 @@ impl Core {
 
     /// Has a trigger looked at again at a time.
     pub fn wake(&mut self, id: TriggerId, at: u64) {
+        match self.wake_of.insert(id, at) {
+            Some(known) if known <= at => {
+                self.wake_of.insert(id, known);
+                return;
+            }
+            Some(later) => drop(self.wakes.remove(&(later, id))),
+            None => {}
+        }
         let is_earliest = self.wakes.first().is_none_or(|(first, _)| at < *first);
         self.wakes.insert((at, id));
         if is_earliest {
@@ -215,8 +233,7 @@ impl Core {
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
-        let runtime = self.runtimes.get_mut(&id.trigger).or_else(|| self.frozen.get_mut(&id.trigger));
-        if let Some(runtime) = runtime {
+        if let Some(runtime) = self.runtime_mut(id.trigger) {
             runtime.ended(id, due);
         }
         if let Some(due) = due {
@@ -260,12 +277,23 @@ impl Core {
         None
     }
 
-    /// Takes up matches that were read from the log, and notes where it goes on.
-    pub fn catch_up(&mut self, id: TriggerId, offsets: &[Offset], next: Offset) {
+    /// Takes up matches that were read from the log, from an offset on, and notes where it goes on. What someone else
+    /// has taken up meanwhile is not taken up again.
+    pub fn catch_up(&mut self, id: TriggerId, from: Offset, offsets: &[Offset], next: Offset) {
         let share = self.share();
-        if let Some(trigger) = self.state.triggers.get_mut(&id) {
+        if let Some(trigger) = self.state.triggers.get_mut(&id).filter(|trigger| trigger.behind == Some(from))
+        {
             take_up(trigger, offsets, share, Some(next));
         }
+    }
+
+    /// Takes keys in that were looked up; returns what the trigger does next.
+    pub fn looked_up(&mut self, look_up: &LookUp, keys: HashMap<Offset, Key>) -> Vec<Step> {
+        let id = look_up.trigger.id;
+        if let Some(runtime) = self.runtime_mut(id) {
+            runtime.looked_up(look_up, keys);
+        }
+        self.fill(id)
     }
 
     pub fn pause(&mut self, id: TriggerId, reason: Option<&str>) -> LogRecord {

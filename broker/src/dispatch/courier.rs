@@ -20,8 +20,11 @@ use crate::store::{Attempted, DeliveryId, LogRecord, Next, Offset, Reader, Recor
 /// Dead letters on their way at the same time: to one sink, and to all.
 const LANE_MAX: usize = 16;
 const IN_FLIGHT_MAX: usize = 256;
-/// Letters that need not be read from the log.
+/// Letters that need not be read from the log, and what their events may come to.
 const FRESH_MAX: usize = 1024;
+const FRESH_BYTES_MAX: usize = 8 << 20;
+/// Dead letters that nobody is told of any more are written off so many in a record.
+const VOID_MAX: usize = 10_000;
 /// A dead letter that cannot be read now is looked at again after this.
 const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
 
@@ -34,15 +37,38 @@ pub struct Letter {
     pub failure: Failure,
 }
 
-/// Letters as they were when their deliveries ended, the newest ones.
+/// Letters as they were when their deliveries ended, some of them.
 #[derive(Default)]
-pub struct Fresh(HashMap<DeliveryId, Letter>);
+pub struct Fresh {
+    letters: HashMap<DeliveryId, Letter>,
+    bytes: usize,
+}
 
 impl Fresh {
-    pub fn put(&mut self, id: DeliveryId, letter: Letter) {
-        if self.0.len() < FRESH_MAX {
-            self.0.insert(id, letter);
+    /// Keeps a letter if there is room, once those that nobody is to be told of any more have gone.
+    pub fn put(&mut self, id: DeliveryId, letter: Letter, owed: &BTreeSet<DeliveryId>) {
+        let size = letter.size();
+        let is_full = |fresh: &Self| fresh.letters.len() >= FRESH_MAX || fresh.bytes + size > FRESH_BYTES_MAX;
+        if is_full(self) {
+            self.letters.retain(|id, _| owed.contains(id));
+            self.bytes = self.letters.values().map(Letter::size).sum();
         }
+        if !is_full(self) {
+            self.bytes += size;
+            self.letters.insert(id, letter);
+        }
+    }
+
+    fn remove(&mut self, id: DeliveryId) {
+        if let Some(letter) = self.letters.remove(&id) {
+            self.bytes -= letter.size();
+        }
+    }
+}
+
+impl Letter {
+    fn size(&self) -> usize {
+        self.record.event.data().map_or(0, |data| data.bytes.len()) + self.failure.body.len()
     }
 }
 
@@ -104,14 +130,15 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
         Told::Done => {
             lane.failures = 0;
             let mut core = dispatch.core();
-            core.fresh.0.remove(&id);
+            core.fresh.remove(id);
             core.record(LogRecord::Told(vec![id]));
         }
         // Others that were under way have failed for the same cause.
         Told::Again if lane.rests_until.is_some() => {}
         Told::Again => {
             lane.failures += 1;
-            lane.rests_until = Some(Instant::now() + trigger.policy.wait(lane.failures, fastrand::f64()));
+            lane.rests_until =
+                Some(Instant::now() + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)()));
         }
         Told::Unreadable => lane.rests_until = Some(Instant::now() + UNREADABLE_WAIT),
     }
@@ -147,11 +174,11 @@ fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
         for id in chosen {
             lane.in_flight.insert(id);
             let (trigger, sink) = (Arc::clone(&runtime.active), Arc::clone(sink));
-            tasks.push(Task { id, trigger, sink, letter: core.fresh.0.get(&id).cloned() });
+            tasks.push(Task { id, trigger, sink, letter: core.fresh.letters.get(&id).cloned() });
         }
     }
-    if !void.is_empty() {
-        core.record(LogRecord::Told(void));
+    for piece in void.chunks(VOID_MAX) {
+        core.record(LogRecord::Told(piece.to_vec()));
     }
     tasks
 }

@@ -7,6 +7,8 @@ use sluice_language::Facts;
 use tracing::{debug, error};
 
 use super::Dispatch;
+use super::core::Core;
+use super::order::LookUp;
 use crate::store::{LogRecord, Offset, ReadError, Reader, Record, Routed, TriggerId};
 
 /// Events routed in one go after a restart or for a trigger's past.
@@ -14,6 +16,11 @@ const PIECE: usize = 512;
 /// Matches taken from the log in one go.
 const MATCHES_MAX: usize = 20_000;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
+/// The past of a trigger without room for it is looked at again after this.
+const HISTORY_PAUSE: Duration = Duration::from_millis(50);
+/// What cannot be read is tried again after this, and then after longer.
+const UNREADABLE_WAIT_MIN: Duration = Duration::from_millis(100);
+const UNREADABLE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Runs what blocks on the disk where it may.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -30,32 +37,76 @@ pub async fn read(dispatch: &Dispatch, offset: Offset) -> Result<Arc<Record>, Re
     blocking(move || reader.read(offset)).await.unwrap_or(Err(ReadError::Absent(offset)))
 }
 
-/// Routes the events that a former run stored and did not route.
+/// Looks up what events are ordered by.
+pub async fn look_up(dispatch: Dispatch, look_up: LookUp) {
+    let reader = Arc::clone(dispatch.log().reader());
+    let look_up = Arc::new(look_up);
+    let reading = Arc::clone(&look_up);
+    let keys = blocking(move || reading.read(&reader)).await.unwrap_or_else(|| look_up.unreadable());
+    let steps = dispatch.core().looked_up(&look_up, keys);
+    dispatch.start(steps);
+}
+
+/// Routes the events that a former run stored and did not route. Nothing is routed past one that cannot be read: it would
+/// be lost without a word.
 pub async fn route_leftovers(dispatch: &Dispatch) {
+    let mut waits = Waits::default();
     loop {
         let Some((from, to)) = dispatch.core().state.unrouted.first().copied() else { return };
         let end = Offset(to.0.min(from.0 + PIECE as u64));
-        let records = read_range(dispatch, from, end).await;
-        let claims = dispatch.core().route_range(from, Offset(end.0 - 1), &records);
-        dispatch.start(claims);
+        let records = match read_range(dispatch, from, end).await {
+            Ok(records) if records.len() as u64 == end.0 - from.0 => records,
+            Ok(records) => {
+                error!(%from, %end, missing = end.0 - from.0 - records.len() as u64, "events that are to be routed are damaged: nothing is routed before they can be read, or are given up with `sluice store repair`");
+                waits.wait().await;
+                continue;
+            }
+            Err(error) => {
+                error!(%from, %end, %error, "cannot read events that are to be routed");
+                waits.wait().await;
+                continue;
+            }
+        };
+        waits = Waits::default();
+        let steps = dispatch.core().route_range(from, Offset(end.0 - 1), &records);
+        dispatch.start(steps);
     }
 }
 
-/// Lets triggers that are to begin in the past see it.
-pub async fn route_history(dispatch: Dispatch) {
+/// Lets triggers that are to begin in the past see it, in a task of its own if there is none yet.
+pub fn begin_history(dispatch: &Dispatch) {
+    if !std::mem::replace(&mut dispatch.core().is_routing_history, true) {
+        tokio::spawn(route_history(dispatch.clone()));
+    }
+}
+
+async fn route_history(dispatch: Dispatch) {
+    let mut waits = Waits::default();
     loop {
-        let next = {
-            let core = dispatch.core();
-            let find = core.state.triggers.iter().find_map(|(id, trigger)| Some((*id, trigger.history?)));
-            find.filter(|(id, _)| core.runtimes.contains_key(id) && !core.is_stopping)
+        let past = next_history(&mut dispatch.core());
+        let (id, (from, to)) = match past {
+            Past::Of(id, range) => (id, range),
+            Past::LaterOn => {
+                tokio::time::sleep(HISTORY_PAUSE).await;
+                continue;
+            }
+            Past::Over => return,
         };
-        let Some((id, (from, to))) = next else { return };
         let end = Offset(to.0.min(from.0 + PIECE as u64));
-        let records = read_range(&dispatch, from, end).await;
-        let claims = {
+        let records = match read_range(&dispatch, from, end).await {
+            Ok(records) => records,
+            Err(error) => {
+                error!(%from, %end, %error, "cannot read events that a new trigger is to see");
+                waits.wait().await;
+                continue;
+            }
+        };
+        waits = Waits::default();
+        let steps = {
             let mut core = dispatch.core();
             let table = Arc::clone(&core.table);
-            let Some(rule) = table.rule(id) else { return };
+            // A reload may have removed it meanwhile.
+            let Some(rule) = table.rule(id) else { continue };
             let matched = records
                 .iter()
                 .filter(|record| rule.matches(&Facts::of(&record.event), &record.via, record.offset));
@@ -63,21 +114,52 @@ pub async fn route_history(dispatch: Dispatch) {
             let epoch = core.state.set.epoch;
             core.routed(Routed { epoch, from, to: Offset(end.0 - 1), matches, only: Some(id) })
         };
-        dispatch.start(claims);
+        dispatch.start(steps);
     }
 }
 
-async fn read_range(dispatch: &Dispatch, from: Offset, end: Offset) -> Vec<Record> {
-    let reader = Arc::clone(dispatch.log().reader());
-    let read = blocking(move || events(&reader, from, end)).await;
-    match read {
-        Some(Ok(records)) => records,
-        Some(Err(error)) => {
-            error!(%from, %end, %error, "cannot read events that are to be routed");
-            Vec::new()
-        }
-        None => Vec::new(),
+/// The past that is to be routed next.
+enum Past {
+    Of(TriggerId, (Offset, Offset)),
+    /// Those that have one have no room for it.
+    LaterOn,
+    Over,
+}
+
+fn next_history(core: &mut Core) -> Past {
+    let share = core.share();
+    let with_past =
+        core.state.triggers.iter().filter_map(|(id, trigger)| Some((*id, trigger, trigger.history?)));
+    let mut with_past = with_past.filter(|(id, ..)| core.runtimes.contains_key(id)).peekable();
+    if with_past.peek().is_none() || core.is_stopping {
+        drop(with_past);
+        core.is_routing_history = false;
+        return Past::Over;
     }
+    // The past is matched below what is outstanding, and so is taken up whether there is room or not.
+    let has_room = with_past.find(|(_, trigger, _)| trigger.outstanding.len() < share);
+    has_room.map_or(Past::LaterOn, |(id, _, range)| Past::Of(id, range))
+}
+
+/// Waits between attempts to read what could not be read, longer each time.
+struct Waits(Duration);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(UNREADABLE_WAIT_MIN)
+    }
+}
+
+impl Waits {
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(UNREADABLE_WAIT_MAX);
+    }
+}
+
+async fn read_range(dispatch: &Dispatch, from: Offset, end: Offset) -> Result<Vec<Record>, ReadError> {
+    let reader = Arc::clone(dispatch.log().reader());
+    blocking(move || events(&reader, from, end)).await.unwrap_or(Err(ReadError::Absent(from)))
 }
 
 fn events(reader: &Reader, from: Offset, end: Offset) -> Result<Vec<Record>, ReadError> {
@@ -104,10 +186,23 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
     }
     let dispatch = dispatch.clone();
     tokio::spawn(async move {
+        let mut waits = Waits::default();
         loop {
-            catch_up(&dispatch, id).await;
-            let claims = dispatch.core().fill(id);
-            dispatch.start(claims);
+            match catch_up(&dispatch, id).await {
+                Ok(()) => waits = Waits::default(),
+                Err(error) => {
+                    error!(trigger = id.0, %error, "cannot read match records");
+                    waits.wait().await;
+                }
+            }
+            let steps = {
+                let mut core = dispatch.core();
+                if let Some(runtime) = core.runtime_mut(id) {
+                    runtime.is_catching_up = false;
+                }
+                core.fill(id)
+            };
+            dispatch.start(steps);
             if dispatch.core().lagging(id).is_none() {
                 return;
             }
@@ -118,20 +213,13 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
 }
 
 /// One piece of a trigger's matches, from memory if they are there, else from the log.
-pub async fn catch_up(dispatch: &Dispatch, id: TriggerId) {
-    let from = dispatch.core().catch_up_from_memory(id);
-    if let Some(from) = from {
-        let reader = Arc::clone(dispatch.log().reader());
-        let found = blocking(move || matches(&reader, id, from)).await;
-        match found {
-            Some(Ok((offsets, next))) => dispatch.core().catch_up(id, &offsets, next),
-            Some(Err(error)) => error!(%error, "cannot read match records"),
-            None => {}
-        }
-    }
-    if let Some(runtime) = dispatch.core().runtimes.get_mut(&id) {
-        runtime.is_catching_up = false;
-    }
+pub async fn catch_up(dispatch: &Dispatch, id: TriggerId) -> Result<(), ReadError> {
+    let Some(from) = dispatch.core().catch_up_from_memory(id) else { return Ok(()) };
+    let reader = Arc::clone(dispatch.log().reader());
+    let found = blocking(move || matches(&reader, id, from)).await;
+    let (offsets, next) = found.unwrap_or(Err(ReadError::Absent(from)))?;
+    dispatch.core().catch_up(id, from, &offsets, next);
+    Ok(())
 }
 
 fn matches(reader: &Reader, id: TriggerId, from: Offset) -> Result<(Vec<Offset>, Offset), ReadError> {

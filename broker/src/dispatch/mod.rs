@@ -9,9 +9,13 @@ mod census;
 mod core;
 mod courier;
 mod history;
+mod order;
 mod reload;
+#[cfg(test)]
+pub(crate) mod tests;
 mod trigger;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +23,13 @@ use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::census::{Census, UnmatchedType};
 pub use self::core::{Core, ended_without_attempt};
-pub use self::reload::{Prepared, prepare};
-pub use self::trigger::{Active, Claim, Counters, LastError, Runtime, SECONDS_BOUNDS_MS};
-use crate::store::{Log, Record, State, clock};
+pub use self::reload::{Prepared, WrongSink, prepare};
+pub use self::trigger::{Active, Counters, LastError, Runtime, SECONDS_BOUNDS_MS, Step};
+use crate::store::{Log, Record, State, TriggerEntry, TriggerId, TriggerState, clock};
 use crate::transform;
+
+/// Triggers looked at under the lock in one go.
+const LOOK_PIECE: usize = 256;
 
 /// A handle on routing and delivery. Cheap to clone.
 #[derive(Clone)]
@@ -30,21 +37,41 @@ pub struct Dispatch {
     shared: Arc<Shared>,
 }
 
+/// Events that came in as replies, since the process began.
+#[derive(Debug, Default)]
+pub struct ReplyCounters {
+    pub accepted: AtomicU64,
+    pub duplicates: AtomicU64,
+}
+
 struct Shared {
     core: Mutex<Core>,
     log: Log,
     hops_max: u32,
+    replies: ReplyCounters,
     reply_limits: sluice_config::Limits,
     /// Something is due earlier than the timer thinks.
     earlier: Arc<Notify>,
     /// A dead-letter sink is owed something that it was not a moment ago.
     owed: Notify,
     in_flight: watch::Sender<usize>,
+    /// Which share of a backoff is waited, in [0, 1): evenly distributed (full jitter) outside of tests.
+    jitter: fn() -> f64,
     transforms: transform::Pool,
 }
 
 impl Dispatch {
     pub fn new(log: Log, state: State, limits: sluice_config::Limits, outstanding_max: usize) -> Self {
+        Self::with_jitter(log, state, limits, outstanding_max, fastrand::f64)
+    }
+
+    fn with_jitter(
+        log: Log,
+        state: State,
+        limits: sluice_config::Limits,
+        outstanding_max: usize,
+        jitter: fn() -> f64,
+    ) -> Self {
         let earlier = Arc::new(Notify::new());
         let in_flight = watch::Sender::new(0);
         let core = Core::new(log.clone(), state, outstanding_max, Arc::clone(&earlier), in_flight.clone());
@@ -53,10 +80,12 @@ impl Dispatch {
                 core: Mutex::new(core),
                 log,
                 hops_max: limits.hops,
+                replies: ReplyCounters::default(),
                 reply_limits: limits,
                 earlier,
                 owed: Notify::new(),
                 in_flight,
+                jitter,
                 transforms: transform::Pool::default(),
             }),
         }
@@ -65,6 +94,34 @@ impl Dispatch {
     /// The state, for as long as the guard lives; nothing is routed or settled meanwhile.
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn replies(&self) -> &ReplyCounters {
+        &self.shared.replies
+    }
+
+    /// Looks at every trigger of the set, those that were removed and owe something included. So many at a time: what
+    /// was seen is put together by the caller, and between two looks the lock is free.
+    pub async fn each_trigger<T>(
+        &self,
+        look: impl Fn(&Core, &TriggerEntry, &TriggerState) -> Option<T>,
+    ) -> Vec<T> {
+        let mut seen = Vec::new();
+        let mut next = TriggerId(0);
+        loop {
+            {
+                let core = self.core();
+                // Ids go up in the set.
+                let entries = &core.state.set.triggers;
+                let from = entries.partition_point(|entry| entry.id < next);
+                let piece = &entries[from..entries.len().min(from + LOOK_PIECE)];
+                let Some(last) = piece.last() else { return seen };
+                next = TriggerId(last.id.0 + 1);
+                let looks = piece.iter().map(|entry| look(&core, entry, core.state.triggers.get(&entry.id)?));
+                seen.extend(looks.flatten());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// What runs the transforms.
@@ -80,8 +137,8 @@ impl Dispatch {
     pub async fn route(self, mut tail: mpsc::Receiver<Vec<Arc<Record>>>) {
         history::route_leftovers(&self).await;
         while let Some(records) = tail.recv().await {
-            let claims = self.core().route(&records);
-            self.start(claims);
+            let steps = self.core().route(&records);
+            self.start(steps);
         }
     }
 
@@ -99,22 +156,25 @@ impl Dispatch {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.earlier.notified() => {}
             }
-            let claims = self.core().due();
-            self.start(claims);
+            let steps = self.core().due();
+            self.start(steps);
         }
     }
 
-    /// Makes attempts, each in a task of its own that goes on with the trigger's next one.
-    pub fn start(&self, claims: Vec<Claim>) {
-        for claim in claims {
-            tokio::spawn(attempt::make(self.clone(), claim));
+    /// Makes attempts and looks keys up, each in a task of its own that goes on with the trigger's next step.
+    pub fn start(&self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Attempt(claim) => drop(tokio::spawn(attempt::make(self.clone(), claim))),
+                Step::LookUp(look_up) => drop(tokio::spawn(history::look_up(self.clone(), look_up))),
+            }
         }
     }
 
     /// Lets a trigger go on after something about it has changed.
-    pub fn nudge(&self, id: crate::store::TriggerId) {
-        let claims = self.core().fill(id);
-        self.start(claims);
+    pub fn nudge(&self, id: TriggerId) {
+        let steps = self.core().fill(id);
+        self.start(steps);
         history::catch_up_if_behind(self, id);
     }
 

@@ -1,6 +1,6 @@
 //! From a configuration to triggers at work: at start, and again at every reload.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use sluice_adapters::Refusal;
@@ -22,16 +22,42 @@ pub struct Prepared {
     triggers: BTreeMap<String, Opened>,
 }
 
+/// A sink that cannot be opened, and where it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{}`{key}` of trigger `{trigger}`: {error}", before(.at.as_ref()))]
+pub struct WrongSink {
+    key: &'static str,
+    trigger: String,
+    at: Option<config::Place>,
+    #[source]
+    error: OpenError,
+}
+
+/// Nothing for a dead-letter sink that all triggers have.
+fn before(at: Option<&config::Place>) -> String {
+    at.map(|at| format!("{at}: ")).unwrap_or_default()
+}
+
 /// Opens the sinks of all triggers; nothing is changed by it.
-pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared, (String, OpenError)> {
+pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared, Box<WrongSink>> {
+    prepare_with(triggers, &Sink::open)
+}
+
+pub(super) fn prepare_with(
+    triggers: &BTreeMap<String, config::Trigger>,
+    open: &dyn Fn(&config::Sink, usize) -> Result<Sink, OpenError>,
+) -> Result<Prepared, Box<WrongSink>> {
     let mut prepared = BTreeMap::new();
     for (name, trigger) in triggers {
-        let failed = |error| (name.clone(), error);
-        let concurrency = trigger.delivery.concurrency;
-        let sink = Arc::new(Sink::open(&trigger.sink, concurrency).map_err(failed)?);
-        let dead_letter =
-            trigger.dead_letter.as_ref().map(|sink| Sink::open(sink, concurrency).map(Arc::new));
-        prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter.transpose().map_err(failed)?));
+        let open = |key, sink| {
+            let at = trigger.places.find(key).cloned();
+            open(sink, trigger.delivery.concurrency)
+                .map(Arc::new)
+                .map_err(|error| Box::new(WrongSink { key, trigger: name.clone(), at, error }))
+        };
+        let sink = open("sink", &trigger.sink)?;
+        let dead_letter = trigger.dead_letter.as_ref().map(|sink| open("dead_letter", sink)).transpose()?;
+        prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter));
     }
     Ok(Prepared { triggers: prepared })
 }
@@ -39,28 +65,53 @@ pub fn prepare(triggers: &BTreeMap<String, config::Trigger>) -> Result<Prepared,
 impl Dispatch {
     /// Puts triggers in force. The set is in the log before anything is matched with it.
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
-        let new_set = {
-            let core = self.core();
-            next_set(
-                &core.state.set,
-                core.state.next_trigger,
-                core.state.next_offset,
-                self.log().reader(),
-                &prepared,
-            )
-        };
-        if let Some(set) = new_set {
-            let record = LogRecord::Triggers(set);
+        let births = self.births(&prepared).await;
+        let record = {
+            let mut core = self.core();
+            let (next_trigger, next_offset) = (core.state.next_trigger, core.state.next_offset);
+            let birth = |name: &str, start| match start {
+                Start::Latest => next_offset,
+                Start::Earliest => self.log().reader().first_offset(),
+                Start::At(_) => births.get(name).copied().unwrap_or(next_offset),
+            };
+            let set = next_set(&core.state.set, next_trigger, &birth, &prepared);
             // Folded in before it is written: a new trigger is born behind every event stored by now.
-            self.core().apply(&record);
+            let record = set.map(LogRecord::Triggers);
+            record.iter().for_each(|record| core.apply(record));
+            record
+        };
+        if let Some(record) = record {
             self.log().append(Vec::new(), vec![record]).await?;
         }
         let resumed = self.install(prepared);
         for id in resumed {
             self.nudge(id);
         }
-        tokio::spawn(history::route_history(self.clone()));
+        history::begin_history(self);
         Ok(())
+    }
+
+    /// Where triggers begin that are to begin at a time; it is read from the log, and not under the lock.
+    async fn births(&self, prepared: &Prepared) -> BTreeMap<String, Offset> {
+        let starts = prepared.triggers.iter().filter_map(|(name, (trigger, ..))| match trigger.start {
+            Start::At(ms) => Some((name.clone(), u64::try_from(ms).unwrap_or(0))),
+            Start::Latest | Start::Earliest => None,
+        });
+        let mut starts: Vec<(String, u64)> = starts.collect();
+        {
+            let core = self.core();
+            let known: HashSet<&str> = core.state.set.triggers.iter().map(|entry| &*entry.name).collect();
+            starts.retain(|(name, _)| !known.contains(&**name));
+        }
+        if starts.is_empty() {
+            return BTreeMap::new();
+        }
+        let reader = Arc::clone(self.log().reader());
+        let find = move || {
+            let found = starts.into_iter().map(|(name, ms)| Some((name, first_received_at(&reader, ms)?)));
+            found.flatten().collect()
+        };
+        history::blocking(find).await.unwrap_or_default()
     }
 
     fn install(&self, prepared: Prepared) -> Vec<TriggerId> {
@@ -103,7 +154,7 @@ impl Dispatch {
             let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
             let runtime = match former {
                 Some(mut runtime) => {
-                    runtime.reconfigure(active);
+                    runtime.reconfigure(active, state);
                     runtime
                 }
                 None => Runtime::new(active, state, core.state.books(state).unmatched),
@@ -128,8 +179,7 @@ impl Dispatch {
 fn next_set(
     old: &TriggerSet,
     next_trigger: u32,
-    next_offset: Offset,
-    reader: &Reader,
+    birth: &dyn Fn(&str, Start) -> Offset,
     prepared: &Prepared,
 ) -> Option<TriggerSet> {
     let now = clock::wall_ms();
@@ -146,7 +196,7 @@ fn next_set(
         match triggers.iter_mut().find(|entry| entry.name == *name) {
             Some(entry) => entry.filters = filters,
             None => {
-                let birth = birth(trigger.start, next_offset, reader);
+                let birth = birth(name, trigger.start);
                 triggers.push(TriggerEntry {
                     id: TriggerId(next_id),
                     name: name.clone(),
@@ -169,14 +219,6 @@ fn describe(trigger: &config::Trigger) -> serde_json::Value {
         described["transform"] = transform.to_json();
     }
     described
-}
-
-fn birth(start: Start, next_offset: Offset, reader: &Reader) -> Offset {
-    match start {
-        Start::Latest => next_offset,
-        Start::Earliest => reader.first_offset(),
-        Start::At(ms) => first_received_at(reader, u64::try_from(ms).unwrap_or(0)).unwrap_or(next_offset),
-    }
 }
 
 /// The first event received at or after a time.

@@ -1,15 +1,17 @@
 //! One trigger at work: what it may send next.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_config as config;
 
+use super::order::{Key, LOOK_UP_MAX, LookUp, Order, key_at_hand};
 use crate::delivery::{Reason, RetryPolicy};
 use crate::routing::FilterErrors;
 use crate::sink::Sink;
-use crate::store::{DeliveryId, Offset, Reader, Record, TriggerId, TriggerState};
+use crate::store::{DeliveryId, Offset, Reader, Record, Slot, TriggerId, TriggerState};
 
 /// A trigger as it is configured now.
 pub struct Active {
@@ -48,6 +50,12 @@ impl Counters {
     }
 }
 
+/// What a trigger does next.
+pub enum Step {
+    Attempt(Claim),
+    LookUp(LookUp),
+}
+
 /// What an attempt needs to be made.
 pub struct Claim {
     pub id: DeliveryId,
@@ -77,8 +85,9 @@ pub struct Runtime {
     /// Ready before anything fresh: retries that are due, redrives, held ones whose key has become free.
     ready: VecDeque<DeliveryId>,
     /// Set aside without counting an attempt, and until when.
-    postponed: Vec<(u64, DeliveryId)>,
+    postponed: Postponed,
     order: Option<Order>,
+    hasher: RandomState,
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
     bucket: Option<Bucket>,
@@ -90,12 +99,49 @@ pub struct Runtime {
     pub unmatched_at_start: u64,
 }
 
-/// Keys of an ordered trigger that are taken, and who waits for them.
+/// What is next of a trigger's deliveries.
+enum Next {
+    Delivery(DeliveryId, Option<Arc<Record>>),
+    LookUp(LookUp),
+    Nothing,
+}
+
+enum Turn {
+    Its,
+    /// An earlier event with its key is not settled.
+    Held,
+    /// Its key must be looked up.
+    Unknown,
+}
+
+/// Deliveries that are set aside until a time.
 #[derive(Default)]
-struct Order {
-    keys: HashMap<DeliveryId, Box<[u8]>>,
-    busy: HashMap<Box<[u8]>, VecDeque<Offset>>,
-    held: HashSet<Offset>,
+struct Postponed {
+    by_time: BTreeSet<(u64, DeliveryId)>,
+    ids: HashSet<DeliveryId>,
+}
+
+impl Postponed {
+    fn push(&mut self, until_ms: u64, id: DeliveryId) {
+        if self.ids.insert(id) {
+            self.by_time.insert((until_ms, id));
+        }
+    }
+
+    fn pop_due(&mut self, now_ms: u64) -> Option<DeliveryId> {
+        let (at, id) = self.by_time.first().copied().filter(|(at, _)| *at <= now_ms)?;
+        self.by_time.remove(&(at, id));
+        self.ids.remove(&id);
+        Some(id)
+    }
+
+    fn contains(&self, id: DeliveryId) -> bool {
+        self.ids.contains(&id)
+    }
+
+    fn first_ms(&self) -> Option<u64> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
 }
 
 /// One second's worth of deliveries.
@@ -111,18 +157,13 @@ const READY_MAX: usize = 1024;
 impl Runtime {
     pub fn new(active: Arc<Active>, state: &TriggerState, unmatched_at_start: u64) -> Self {
         let order = (active.config.delivery.order != config::Order::None).then(Order::default);
-        let redriven = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
-        let ready = redriven.map(|((offset, redrive), _)| DeliveryId {
-            trigger: active.id,
-            offset: *offset,
-            redrive: *redrive,
-        });
         let mut runtime = Self {
             in_flight: HashSet::new(),
             admitted: Offset(0),
-            ready: ready.collect(),
-            postponed: Vec::new(),
+            ready: fresh_redrives(active.id, state).collect(),
+            postponed: Postponed::default(),
             order,
+            hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
             last_error: None,
@@ -136,7 +177,7 @@ impl Runtime {
     }
 
     /// Takes over a changed configuration; what is in flight stays so.
-    pub fn reconfigure(&mut self, active: Arc<Active>) {
+    pub fn reconfigure(&mut self, active: Arc<Active>, state: &TriggerState) {
         let same_order = active.config.delivery.order == self.active.config.delivery.order;
         self.active = active;
         self.reset_rate();
@@ -146,6 +187,11 @@ impl Runtime {
             self.admitted = Offset(0);
             self.ready.clear();
         }
+        // Redrives are in no log order to be found in again: those that were dropped here, or came while it was frozen.
+        let known: HashSet<DeliveryId> = self.ready.iter().copied().collect();
+        let is_new = |id: &DeliveryId| !known.contains(id) && !self.is_taken_up(*id);
+        let missing: Vec<_> = fresh_redrives(self.active.id, state).filter(is_new).collect();
+        self.ready.extend(missing);
     }
 
     fn reset_rate(&mut self) {
@@ -165,9 +211,7 @@ impl Runtime {
 
     /// Taken up before, and waiting for something else than its turn.
     fn is_taken_up(&self, id: DeliveryId) -> bool {
-        self.in_flight.contains(&id)
-            || self.is_held(id.offset)
-            || self.postponed.iter().any(|(_, postponed)| *postponed == id)
+        self.in_flight.contains(&id) || self.is_held(id.offset) || self.postponed.contains(id)
     }
 
     pub fn redrive(&mut self, id: DeliveryId) {
@@ -177,7 +221,7 @@ impl Runtime {
     /// A delivery that could not be attempted; it is not counted.
     pub fn postpone(&mut self, id: DeliveryId, until_ms: u64) {
         self.in_flight.remove(&id);
-        self.postponed.push((until_ms, id));
+        self.postponed.push(until_ms, id);
     }
 
     /// An attempt has ended; `is_settled` when there will be no other.
@@ -190,22 +234,9 @@ impl Runtime {
     }
 
     fn release_key(&mut self, id: DeliveryId) {
-        let Some(order) = &mut self.order else { return };
-        if id.redrive == 0 && order.held.remove(&id.offset) {
-            // It ended without an attempt; whoever has the key passes over it.
-            return;
+        if let Some(next) = self.order.as_mut().and_then(|order| order.release(id)) {
+            self.ready.push_front(next);
         }
-        let Some(key) = order.keys.remove(&id) else { return };
-        let Some(waiting) = order.busy.get_mut(&key) else { return };
-        while let Some(offset) = waiting.pop_front() {
-            if order.held.remove(&offset) {
-                let next = DeliveryId { trigger: id.trigger, offset, redrive: 0 };
-                order.keys.insert(next, key);
-                self.ready.push_front(next);
-                return;
-            }
-        }
-        order.busy.remove(&key);
     }
 
     /// Forgets waits, so that every waiting retry goes at once.
@@ -225,7 +256,7 @@ impl Runtime {
         let is_free = |id: &DeliveryId| {
             !self.in_flight.contains(id)
                 && !ready.contains(id)
-                && order.is_none_or(|order| !order.held.contains(&id.offset))
+                && order.is_none_or(|order| !order.is_held(id.offset))
         };
         let all: Vec<_> = waiting.chain(redriven).filter(is_free).collect();
         self.ready.extend(all);
@@ -238,12 +269,16 @@ impl Runtime {
         base_ms: u64,
         now_ms: u64,
         reader: &Reader,
-    ) -> Result<Claim, Option<u64>> {
+    ) -> Result<Step, Option<u64>> {
         if state.paused.is_some() || self.in_flight.len() >= self.active.config.delivery.concurrency {
             return Err(None);
         }
         self.look_at_retries(state, base_ms, now_ms);
-        let Some((id, record)) = self.next(state, reader) else { return Err(self.next_due(state)) };
+        let (id, record) = match self.next(state, reader) {
+            Next::Delivery(id, record) => (id, record),
+            Next::LookUp(look_up) => return Ok(Step::LookUp(look_up)),
+            Next::Nothing => return Err(self.next_due(state)),
+        };
         if let Some(at) = self.wait_for_token(now_ms) {
             self.ready.push_front(id);
             return Err(Some(at));
@@ -252,23 +287,21 @@ impl Runtime {
         let attempts = slot.map_or(0, |slot| u32::from(slot.attempts));
         self.in_flight.insert(id);
         let first_ms = slot.and_then(|slot| slot.first_ms(base_ms));
-        Ok(Claim { id, attempt: attempts + 1, first_ms, trigger: Arc::clone(&self.active), record })
+        let trigger = Arc::clone(&self.active);
+        Ok(Step::Attempt(Claim { id, attempt: attempts + 1, first_ms, trigger, record }))
     }
 
     fn next_due(&self, state: &TriggerState) -> Option<u64> {
         let retry = (self.retry_due_ms != u64::MAX
             && !(state.outstanding.is_empty() && state.redriven.is_empty()))
         .then_some(self.retry_due_ms);
-        retry.into_iter().chain(self.postponed.iter().map(|(at, _)| *at)).min()
+        retry.into_iter().chain(self.postponed.first_ms()).min()
     }
 
     /// Collects the retries that are due. One look reads every slot, so the next one waits in proportion.
     fn look_at_retries(&mut self, state: &TriggerState, base_ms: u64, now_ms: u64) {
-        if !self.postponed.is_empty() {
-            let (ready, left) = self.postponed.drain(..).partition(|(at, _)| *at <= now_ms);
-            self.postponed = left;
-            let ready: Vec<(u64, DeliveryId)> = ready;
-            self.ready.extend(ready.into_iter().map(|(_, id)| id));
+        while let Some(id) = self.postponed.pop_due(now_ms) {
+            self.ready.push_back(id);
         }
         if now_ms < self.retry_due_ms || !self.ready.is_empty() {
             return;
@@ -279,14 +312,16 @@ impl Runtime {
         let own = state.outstanding.iter().filter(|slot| slot.offset() < self.admitted).map(|slot| (slot, 0));
         let redriven = state.redriven.iter().map(|((_, n), slot)| (slot, *n));
         for (slot, redrive) in own.chain(redriven).filter(|(slot, _)| slot.attempts > 0) {
-            let id = DeliveryId { trigger, offset: slot.offset(), redrive };
-            if self.in_flight.contains(&id) {
+            let at = slot.due_ms(base_ms);
+            if at > now_ms {
+                next = next.min(at);
                 continue;
             }
-            match slot.due_ms(base_ms) {
-                at if at > now_ms => next = next.min(at),
-                _ if due.len() == READY_MAX => next = now_ms,
-                at => due.push((at, id)),
+            let id = DeliveryId { trigger, offset: slot.offset(), redrive };
+            match self.in_flight.contains(&id) || self.postponed.contains(id) {
+                true => {}
+                false if due.len() == READY_MAX => next = now_ms,
+                false => due.push((at, id)),
             }
         }
         due.sort_unstable();
@@ -295,45 +330,75 @@ impl Runtime {
         self.ready.extend(due.into_iter().map(|(_, id)| id));
     }
 
-    fn next(&mut self, state: &TriggerState, reader: &Reader) -> Option<(DeliveryId, Option<Arc<Record>>)> {
+    fn next(&mut self, state: &TriggerState, reader: &Reader) -> Next {
         while let Some(id) = self.ready.pop_front() {
             if state.slot(id).is_some() && !self.in_flight.contains(&id) {
-                return Some((id, reader.recent(id.offset)));
+                return Next::Delivery(id, reader.recent(id.offset));
             }
         }
-        let trigger = self.active.id;
         loop {
-            let slot = *state.outstanding.iter_from(self.admitted).next()?;
-            let id = DeliveryId { trigger, offset: slot.offset(), redrive: 0 };
-            self.admitted = slot.offset().next();
+            let Some(slot) = state.outstanding.iter_from(self.admitted).next().copied() else {
+                return Next::Nothing;
+            };
+            let id = DeliveryId { trigger: self.active.id, offset: slot.offset(), redrive: 0 };
             if self.is_taken_up(id) {
+                self.admitted = slot.offset().next();
                 continue;
             }
             let record = reader.recent(id.offset);
-            if let Some(order) = self.order.as_mut().filter(|order| !order.keys.contains_key(&id)) {
-                let record = record.clone().or_else(|| reader.read(id.offset).ok());
-                match record.as_ref().and_then(|record| order_key(&self.active.config.delivery.order, record))
-                {
-                    None => {
-                        self.active.counters.unkeyed.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Some(key) => {
-                        if let Some(waiting) = order.busy.get_mut(&key) {
-                            waiting.push_back(id.offset);
-                            order.held.insert(id.offset);
-                            continue;
-                        }
-                        order.busy.insert(key.clone(), VecDeque::new());
-                        order.keys.insert(id, key);
-                    }
+            match self.take_key(id, record.as_deref()) {
+                Turn::Its => {}
+                Turn::Held => {
+                    self.admitted = slot.offset().next();
+                    continue;
                 }
+                Turn::Unknown => return self.look_up(state),
             }
+            self.admitted = slot.offset().next();
             if slot.attempts > 0 {
                 // It was tried before a restart and waits for its time.
                 self.retry_due_ms = 0;
                 continue;
             }
-            return Some((id, record));
+            return Next::Delivery(id, record);
+        }
+    }
+
+    /// Whether it is a delivery's turn, as far as order goes.
+    fn take_key(&mut self, id: DeliveryId, record: Option<&Record>) -> Turn {
+        let Some(order) = &mut self.order else { return Turn::Its };
+        if order.has_key(id) {
+            return Turn::Its;
+        }
+        let at_hand = || key_at_hand(&self.active.config.delivery.order, record?, &self.hasher);
+        match order.known_key(id.offset).or_else(at_hand) {
+            None => Turn::Unknown,
+            Some(Key::Of(key)) if order.take(id, key) => Turn::Its,
+            Some(Key::Of(_)) => Turn::Held,
+            Some(Key::None) => {
+                self.active.counters.unkeyed.fetch_add(1, Ordering::Relaxed);
+                Turn::Its
+            }
+            Some(Key::Unreadable) => Turn::Its,
+        }
+    }
+
+    /// Has the keys of what comes next looked up, unless that is under way.
+    fn look_up(&mut self, state: &TriggerState) -> Next {
+        let Some(order) = &mut self.order else { return Next::Nothing };
+        if !order.begin_look_up() {
+            return Next::Nothing;
+        }
+        let missing = state.outstanding.iter_from(self.admitted).map(Slot::offset);
+        let offsets = missing.filter(|offset| !order.is_held(*offset)).take(LOOK_UP_MAX).collect();
+        Next::LookUp(LookUp { trigger: Arc::clone(&self.active), hasher: self.hasher.clone(), offsets })
+    }
+
+    /// Takes keys that were looked up, if they are still those that order this trigger.
+    pub fn looked_up(&mut self, look_up: &LookUp, keys: HashMap<Offset, Key>) {
+        let is_current = look_up.trigger.config.delivery.order == self.active.config.delivery.order;
+        if let Some(order) = self.order.as_mut().filter(|_| is_current) {
+            order.end_look_up(keys);
         }
     }
 
@@ -352,19 +417,12 @@ impl Runtime {
 
     /// Held back because an earlier event with the same key is not settled.
     pub fn is_held(&self, offset: Offset) -> bool {
-        self.order.as_ref().is_some_and(|order| order.held.contains(&offset))
+        self.order.as_ref().is_some_and(|order| order.is_held(offset))
     }
 }
 
-/// What events of a trigger are ordered by; `None` when this one has no key.
-fn order_key(order: &config::Order, record: &Record) -> Option<Box<[u8]>> {
-    match order {
-        config::Order::None => None,
-        config::Order::Attribute(name) => record.event.text(name).map(|text| text.as_bytes().into()),
-        config::Order::Data(path) => {
-            let data: serde_json::Value = serde_json::from_slice(&record.event.data()?.bytes).ok()?;
-            let found = path.iter().try_fold(&data, |value, part| value.get(part))?;
-            Some(found.to_string().into_bytes().into())
-        }
-    }
+/// Redriven deliveries that have not been attempted yet.
+fn fresh_redrives(trigger: TriggerId, state: &TriggerState) -> impl Iterator<Item = DeliveryId> {
+    let fresh = state.redriven.iter().filter(|(_, slot)| slot.attempts == 0);
+    fresh.map(move |((offset, redrive), _)| DeliveryId { trigger, offset: *offset, redrive: *redrive })
 }

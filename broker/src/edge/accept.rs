@@ -6,20 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{EdgeLimits, serve_connection};
+use super::{EdgeLimits, Problem, serve_connection};
 
 /// Connections over the limit that are told so at a time; further ones are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 const TURNED_AWAY_DEADLINE: Duration = Duration::from_secs(1);
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\ncontent-length: 97\r\nretry-after: 5\r\nconnection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections\"}";
 /// Out of file descriptors or memory: time for some to come back.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -134,7 +132,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Answers without looking at the request, and reads what there is of it so that the answer is not lost in a reset.
 async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(TURNED_AWAY).await?;
+    let body = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections").json();
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         retry-after: 5\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await?;
     stream.shutdown().await?;
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await? > 0 {}

@@ -327,6 +327,23 @@ mod tests {
     }
 
     #[test]
+    fn what_hyper_would_refuse_silently_is_refused_with_a_reason() {
+        for value in ["a\0b", "a\rb", "\u{1}", "\u{7f}", "\u{1b}[31m"] {
+            let expected = "0 heads; the value of a header has a control character";
+            check(&format!("{HEAD}a: {value}\r\n\r\n"), expected);
+        }
+        for name in ["a\0", "a b", "(a)", "é", "a\\b"] {
+            let expected = "0 heads; the name of a header has a character that no name can have";
+            check(&format!("{HEAD}{name}: b\r\n\r\n"), expected);
+        }
+        for line in ["POST /\0", "POST /é", "PO(ST /", "POST /a b", "POST \u{7f}"] {
+            let expected = "0 heads; the first line is not an HTTP request line";
+            check(&format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n"), expected);
+        }
+        check(&format!("{HEAD}a: \tb\tc é\r\n\r\n"), "1 heads; between requests");
+    }
+
+    #[test]
     fn chunks_are_read_strictly() {
         let chunked = format!("{HEAD}transfer-encoding: chunked\r\n\r\n");
         let long = format!("1;{}", "x".repeat(EXTENSION_BYTES_MAX));

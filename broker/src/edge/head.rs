@@ -1,6 +1,7 @@
 //! Reads a request head for what decides where its body ends (RFC 9112, sections 2 to 6).
 //!
-//! Syntax that hyper refuses as well (control characters, names that are no tokens) is left to hyper.
+//! What hyper would refuse on its own (control characters, names that are no tokens) is refused here first, because
+//! hyper answers without saying why.
 
 use http::StatusCode;
 use memchr::memchr;
@@ -39,6 +40,10 @@ pub(super) enum Refusal {
     Folded,
     #[error("a header line has no name, or something between its name and the colon")]
     HeaderLine,
+    #[error("the name of a header has a character that no name can have")]
+    HeaderName,
+    #[error("the value of a header has a control character")]
+    HeaderValue,
     #[error("a request needs exactly one Host header")]
     Host,
     #[error("Content-Length is not one decimal number")]
@@ -67,9 +72,12 @@ impl Refusal {
             Self::TransferEncoding | Self::TransferEncodingVersion | Self::TwoFramings => {
                 (StatusCode::BAD_REQUEST, Some("Transfer-Encoding"))
             }
-            Self::BareLineFeed | Self::RequestLine | Self::Folded | Self::HeaderLine => {
-                (StatusCode::BAD_REQUEST, None)
-            }
+            Self::BareLineFeed
+            | Self::RequestLine
+            | Self::Folded
+            | Self::HeaderLine
+            | Self::HeaderName
+            | Self::HeaderValue => (StatusCode::BAD_REQUEST, None),
         };
         let problem = Problem::new(status, self.to_string()).closing();
         match field {
@@ -144,7 +152,7 @@ impl Head {
         let line = &bytes[self.line_start..];
         let Some(first) = line.first() else { return Ok(Progress::Blank) };
         // A TLS client hello would otherwise be waited for until the deadline.
-        if !first.is_ascii_alphanumeric() && !b"\r!#$%&'*+-.^_`|~".contains(first) {
+        if *first != b'\r' && !is_token_byte(*first) {
             return Err(Refusal::RequestLine);
         }
         if line.len() > METHOD_BYTES_MAX + 1 + limits.target_bytes + VERSION_BYTES + 1 {
@@ -174,6 +182,12 @@ impl Head {
         if rest.len() > limits.target_bytes {
             return Err(Refusal::TargetTooLong(limits.target_bytes));
         }
+        if space == 0
+            || !line[..space].iter().all(|byte| is_token_byte(*byte))
+            || !rest.iter().all(u8::is_ascii_graphic)
+        {
+            return Err(Refusal::RequestLine);
+        }
         Ok(())
     }
 
@@ -190,6 +204,12 @@ impl Head {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if matches!(name.last(), None | Some(b' ' | b'\t')) {
             return Err(Refusal::HeaderLine);
+        }
+        if !name.iter().all(|byte| is_token_byte(*byte)) {
+            return Err(Refusal::HeaderName);
+        }
+        if has_control(&line[colon + 1..]) {
+            return Err(Refusal::HeaderValue);
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
@@ -222,6 +242,17 @@ impl Head {
             (false, length) => Ok(Body::Length(length.unwrap_or(0))),
         }
     }
+}
+
+/// Whether the byte may stand in a method or the name of a header (RFC 9110, section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether there is a control character other than the tab. Without an early end, so that many bytes are looked at
+/// at once.
+fn has_control(value: &[u8]) -> bool {
+    value.iter().fold(false, |found, &byte| found | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

@@ -9,6 +9,8 @@ use http::{HeaderValue, StatusCode, header};
 /// Bytes of `detail` and `field` in JSON form. With them and the rest a document stays below 1 KiB.
 const DETAIL_BYTES_MAX: usize = 640;
 const FIELD_BYTES_MAX: usize = 96;
+/// Bytes of a `detail` in lines: the errors of a configuration, as many as one looks at.
+const LINES_BYTES_MAX: usize = 64 << 10;
 
 /// Why a request is refused, as its sender sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,7 @@ pub struct Problem {
     field: Option<String>,
     retry_after_seconds: Option<u32>,
     closing: bool,
+    in_lines: bool,
     request_id: String,
 }
 
@@ -30,6 +33,7 @@ impl Problem {
             field: None,
             retry_after_seconds: None,
             closing: false,
+            in_lines: false,
             request_id: format!("{:016x}", fastrand::u64(..)),
         }
     }
@@ -54,6 +58,13 @@ impl Problem {
         self
     }
 
+    /// The detail is the broker's own text in lines, for an operator: it keeps its line breaks, and has more room.
+    #[must_use]
+    pub fn in_lines(mut self) -> Self {
+        self.in_lines = true;
+        self
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -63,13 +74,16 @@ impl Problem {
         &self.request_id
     }
 
-    fn json(&self) -> String {
+    pub(super) fn json(&self) -> String {
         let mut json = String::with_capacity(256 + self.detail.len().min(DETAIL_BYTES_MAX));
         json.push_str(r#"{"type":"about:blank","title":""#);
         push_escaped(&mut json, self.status.canonical_reason().unwrap_or("Error"), DETAIL_BYTES_MAX);
         // Writing into a String cannot fail.
         let _ = write!(json, r#"","status":{},"detail":""#, self.status.as_u16());
-        push_escaped(&mut json, &self.detail, DETAIL_BYTES_MAX);
+        match self.in_lines {
+            true => push_lines(&mut json, &self.detail, LINES_BYTES_MAX),
+            false => push_escaped(&mut json, &self.detail, DETAIL_BYTES_MAX),
+        }
         json.push_str(r#"","field":"#);
         match &self.field {
             Some(field) => {
@@ -122,6 +136,23 @@ fn push_escaped(json: &mut String, text: &str, bytes_max: usize) {
     }
 }
 
+/// As [`push_escaped`], line by line: whole lines, as many as fit.
+fn push_lines(json: &mut String, text: &str, bytes_max: usize) {
+    let end = json.len() + bytes_max;
+    for (number, line) in text.lines().enumerate() {
+        let before = json.len();
+        if number > 0 {
+            json.push_str("\\n");
+        }
+        push_escaped(json, line, DETAIL_BYTES_MAX);
+        if json.len() > end {
+            json.truncate(before);
+            json.push_str("\\n…");
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +172,19 @@ mod tests {
         check("attribute `id` is required", "attribute `id` is required");
         check("a \"b\" \\ c", "a \"b\" \\ c");
         check("x\u{1b}[31m\ny\u{85}", "x\\u001b[31m\\u000ay\\u0085");
+    }
+
+    #[test]
+    fn a_detail_in_lines_keeps_them_and_nothing_else_that_controls_a_terminal() {
+        let text = "a.yaml:1:2: \"x\"\n    1 | \u{1b}[31m\n      | ^".to_owned();
+        let json = Problem::new(StatusCode::BAD_REQUEST, text.repeat(2)).in_lines().json();
+        let document: serde_json::Value = serde_json::from_str(&json).expect("a JSON document");
+        let shown = "a.yaml:1:2: \"x\"\n    1 | \\u001b[31m\n      | ^";
+        assert_eq!(document["detail"], shown.repeat(2));
+        let json = Problem::new(StatusCode::BAD_REQUEST, "x\n".repeat(1 << 20)).in_lines().json();
+        assert!(json.len() < 66 << 10, "{} bytes", json.len());
+        let document: serde_json::Value = serde_json::from_str(&json).expect("a JSON document");
+        assert!(document["detail"].as_str().is_some_and(|detail| detail.ends_with("x\n…")));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use http::{HeaderValue, Method, header};
 use sluice_adapters::hook::{Found, OpenHook};
 use sluice_adapters::webhook::Denied;
 use sluice_adapters::{Aside, Entry, Published, Record, Refusal, Report, Unfit};
-use sluice_config::Oversize;
 
 use super::refusal::Refused;
 use super::{
@@ -139,22 +138,16 @@ async fn store_delivery(
 
 async fn put_aside(
     open: OpenHook,
-    mut record: Record,
+    record: Record,
     unfit: Unfit,
     bytes_max: usize,
     share: body::Share,
 ) -> Result<Taken, Refused> {
-    if let Some(body) = &mut record.body
-        && body.len() > bytes_max
-    {
-        match open.hook.oversize() {
-            Oversize::Stop => return Err(Refused::TooLarge { bytes_max }),
-            Oversize::Truncate => body.truncate(bytes_max),
-        }
-    }
     let is_conflict = unfit.is_conflict;
+    let aside = Aside::new(record, unfit, bytes_max, open.hook.oversize());
+    let aside = aside.map_err(|_| Refused::TooLarge { bytes_max })?;
     let keep = async move {
-        let kept = open.publisher.put_aside(Aside { record, unfit }).await;
+        let kept = open.publisher.put_aside(aside).await;
         if kept.is_ok() {
             open.health.tell(Report::PutAside { is_conflict });
         }

@@ -110,6 +110,10 @@ impl HttpSink {
         if let Some(trace) = trace {
             continue_trace(trace, &mut headers);
         }
+        // Of an empty body the client says nothing, and some front ends answer a POST without a length with 411.
+        if body.is_empty() {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();

@@ -3,6 +3,8 @@
 mod client;
 mod connect;
 mod http;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod stdout;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod systems;
@@ -26,6 +28,8 @@ pub enum Sink {
     Amqp(Named<sluice_adapters::amqp::AmqpSink>),
     #[cfg(feature = "nats")]
     Nats(Named<sluice_adapters::nats::NatsSink>),
+    #[cfg(test)]
+    Scripted(scripted::ScriptedSink),
 }
 
 /// A sink of an adapter, with what people call it.
@@ -94,6 +98,8 @@ impl Sink {
             Self::Amqp(named) => &named.url,
             #[cfg(feature = "nats")]
             Self::Nats(named) => &named.url,
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.url(),
         }
     }
 
@@ -102,11 +108,15 @@ impl Sink {
             Self::Http(http) => http.deliver(attempt).await,
             Self::Stdout => stdout::print(attempt.event).await,
             #[cfg(feature = "kafka")]
-            Self::Kafka(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Kafka(named) => {
+                systems::deliver(attempt, named.sink.send(attempt.event), || named.sink.trouble()).await
+            }
             #[cfg(feature = "amqp")]
-            Self::Amqp(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Amqp(named) => systems::deliver(attempt, named.sink.send(attempt.event), || None).await,
             #[cfg(feature = "nats")]
-            Self::Nats(named) => systems::deliver(attempt, named.sink.send(attempt.event)).await,
+            Self::Nats(named) => systems::deliver(attempt, named.sink.send(attempt.event), || None).await,
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.deliver(attempt).await,
         }
     }
 }

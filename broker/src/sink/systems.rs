@@ -8,11 +8,18 @@ use sluice_adapters::Unsent;
 use super::{Answer, Attempt};
 use crate::delivery::{Failure, Outcome, Reason};
 
-/// Sends once, within the time an attempt has.
-pub async fn deliver(attempt: Attempt<'_>, sending: impl Future<Output = Result<(), Unsent>>) -> Answer {
+/// Sends once, within the time an attempt has. `trouble` is what a client that tries again by itself has met.
+pub async fn deliver(
+    attempt: Attempt<'_>,
+    sending: impl Future<Output = Result<(), Unsent>>,
+    trouble: impl Fn() -> Option<String>,
+) -> Answer {
     let sent = match tokio::time::timeout(attempt.timeout, sending).await {
         Ok(sent) => sent,
-        Err(_) => Err(Unsent::Retriable(format!("timed out after {:?}", attempt.timeout))),
+        Err(_) => {
+            let trouble = trouble().map_or_else(String::new, |trouble| format!(": {trouble}"));
+            Err(Unsent::Retriable(format!("timed out after {:?}{trouble}", attempt.timeout)))
+        }
     };
     Answer { status: None, outcome: outcome(sent) }
 }

@@ -83,7 +83,8 @@ impl Sources {
         Self(Arc::new(Inner { dispatch, hooks, put_aside_bytes, running, changing }))
     }
 
-    /// Puts sources in force: those that are gone or changed stop, those that are new or changed start, the others go on.
+    /// Puts sources in force: those that are gone or changed stop, those that are new or changed start, the others go on. Hooks
+    /// are open when it returns.
     pub async fn adopt(&self, prepared: Prepared) {
         let _changing = self.0.changing.lock().await;
         let outdated: Vec<String> = {
@@ -115,6 +116,19 @@ impl Sources {
                 None => running.task = Some(self.start(&name, &running)),
             }
             self.running().insert(name, running);
+        }
+        self.hooks_opened().await;
+    }
+
+    /// Whoever is told that the broker is ready, or a source resumed, sends at once; a hook opens with the first poll of its task.
+    async fn hooks_opened(&self) {
+        let hooks: Vec<_> = {
+            let running = self.running();
+            let hooks = running.values().filter(|running| running.opened.is_pushed_to());
+            hooks.map(|running| Arc::clone(&running.status)).collect()
+        };
+        for status in hooks {
+            status.settled().await;
         }
     }
 
@@ -148,6 +162,7 @@ impl Sources {
         {
             running.task = Some(self.start(name, running));
         }
+        self.hooks_opened().await;
         tracing::info!(source = name, "resumed source");
         self.known(name)
     }
@@ -167,10 +182,10 @@ impl Sources {
     }
 
     /// What a record that a source put aside becomes under the present configuration.
-    pub fn to_event(&self, name: &str, record: &Record) -> Result<Event, Unfit> {
+    pub fn to_events(&self, name: &str, record: &Record) -> Result<Vec<Event>, Unfit> {
         let opened = self.running().get(name).map(|running| running.opened.clone());
         match opened {
-            Some(opened) => opened.to_event(record),
+            Some(opened) => opened.to_events(record),
             None => {
                 let detail = format!("there is no source `{name}` any more");
                 Err(Unfit { is_conflict: false, detail })
@@ -274,3 +289,6 @@ impl Sources {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

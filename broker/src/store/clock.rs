@@ -5,14 +5,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 pub fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    since_epoch().as_millis() as u64
 }
 
-/// The wall's time when this was first asked, and the time that has passed since: it never jumps.
+/// The wall's time when this was first asked, and the time that has passed since: it never jumps. It is the clock of
+/// tokio's timers, which tests stop and move on.
 pub fn steady_ms() -> u64 {
-    static START: OnceLock<(u64, Instant)> = OnceLock::new();
-    let (wall, started) = START.get_or_init(|| (wall_ms(), Instant::now()));
-    wall + started.elapsed().as_millis() as u64
+    static START: OnceLock<(Duration, Instant)> = OnceLock::new();
+    let (wall, started) = START.get_or_init(|| (since_epoch(), Instant::now()));
+    let now = tokio::time::Instant::now().into_std();
+    // A stopped clock may have been stopped before the first question.
+    let early = started.saturating_duration_since(now);
+    (*wall + now.saturating_duration_since(*started)).saturating_sub(early).as_millis() as u64
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// RFC 3339 in UTC with milliseconds.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::letters::Kept;
 use super::open::{Identity, Options};
+use super::queue::Queue;
 use super::reader::Reader;
 use super::scan::Position;
 use super::scrub::Scrub;
 use super::segment::{Layout, Segment, Spares};
 use super::snapshot::{self, Folded};
-use super::writer::Queue;
 use super::{Offset, clock};
 
 /// One to go on with and one in reserve for outcomes.
@@ -171,7 +171,7 @@ impl Keeper {
         self.prepare_spares();
         if self.spares.count() > 0 {
             // The writer looks for room when it writes, and deliveries that are held back cause no writes.
-            self.queue.found_outcome_room();
+            self.queue.set_outcome_room(true);
         }
         let segments = self.reader.segments();
         // The first time at once: what is owed is not known before.

@@ -9,6 +9,7 @@
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
 //! DIR/dead-letters/         copies of dead letters whose segments have been retired, see `letters`
+//! DIR/index/                look-ups, derived from the log by `index`; `index.broken` is one that was set aside
 //! DIR/set-aside/            torn tails that recovery cut off
 //!
 //! segment  ┌────────────────┬───────────────┬─────────┬────
@@ -51,10 +52,12 @@ pub mod digest;
 mod disk;
 mod fields;
 mod format;
+mod index;
 mod keeper;
 mod letters;
 mod metrics;
 mod open;
+mod queue;
 mod reader;
 mod record;
 mod recovery;
@@ -64,7 +67,7 @@ mod segment;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod window;
 mod writer;
@@ -75,9 +78,13 @@ use sluice_adapters::{Receipt, Refusal};
 use tokio::sync::oneshot;
 
 pub use disk::{Disk, DiskFile, Lock, ReadOnlyDisk, RealDisk};
+pub use index::{Index, IndexState, Wanted};
 pub use keeper::Report;
 pub use metrics::{Measures, SyncTimes};
+#[cfg(test)]
+pub use open::open_stepwise;
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
+pub use queue::{Append, NewEvent};
 pub use reader::{ReadError, Reader};
 pub use record::{
     Aside, AsidesGone, Attempted, DeliveryId, Digest, Gap, LogRecord, Mark, Next, Pause, Purge, Record,
@@ -87,7 +94,6 @@ pub use scan::Damage;
 pub use state::{AsideEntry, Books, DeadLetter, Paused, Slot, State, TriggerState};
 pub use verify::{RepairError, VerifyError, VerifyReport, repair, verify};
 pub use window::WindowSize;
-pub use writer::{Append, NewEvent};
 
 /// Where an event is in the log. To users an opaque decimal.
 #[derive(
@@ -119,10 +125,11 @@ pub struct TriggerId(pub u32);
 /// A handle on the open log. Dropping the last one does not stop the writer: [`Log::stop`] does.
 #[derive(Clone)]
 pub struct Log {
-    queue: Arc<writer::Queue>,
+    queue: Arc<queue::Queue>,
     reader: Arc<Reader>,
     measures: Arc<Measures>,
     keeper: Arc<keeper::Shared>,
+    index: Arc<Index>,
 }
 
 impl Log {
@@ -160,6 +167,11 @@ impl Log {
         &self.measures
     }
 
+    /// Look-ups of events. It stays closed, and they scan, until it is started.
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
     /// Why events are refused at the moment, if they are.
     pub fn full(&self) -> Option<String> {
         self.queue.full()
@@ -184,5 +196,6 @@ impl Log {
     pub fn stop(&self) {
         self.queue.stop();
         self.keeper.stop();
+        self.index.stop();
     }
 }

@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::{Disk, Lock};
 use super::format::{self, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::index::{Index, Room};
 use super::keeper::{self, Keeper};
 use super::letters::Letters;
 use super::metrics::Measures;
+use super::queue::Queue;
 use super::reader::Reader;
 use super::record::Record;
 use super::recovery::recover;
@@ -19,7 +21,7 @@ use super::scan::{self, Damage, FileWindow};
 use super::segment::{Layout, Segment, Spares, number_of};
 use super::snapshot::Folded;
 use super::window::WindowSize;
-use super::writer::{Queue, Writer};
+use super::writer::Writer;
 use super::{Log, State, clock};
 
 #[derive(Clone, Debug)]
@@ -66,7 +68,10 @@ pub enum OpenError {
     Version { path: PathBuf, found: u32 },
     #[error("{}", damage_text(.dir, .damage))]
     Damaged { dir: PathBuf, damage: Vec<Damage> },
-    #[error("{}: no snapshot is whole, and the log before {} has been retired", dir.display(), .segment.display())]
+    #[error(
+        "{}: no snapshot is whole, and the log before {} is not there; `store.on_damage: skip` begins with what is left",
+        dir.display(), .segment.display()
+    )]
     NoSnapshot { dir: PathBuf, segment: PathBuf },
 }
 
@@ -113,6 +118,8 @@ pub struct Recovery {
 /// Frames that wait to be routed.
 const TAIL_FRAMES: usize = 64;
 const TAIL_BYTES: usize = 12 << 20;
+/// A stop waits so long for the index; a block takes it milliseconds.
+const INDEX_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens the store in a directory, making it when there is none.
 pub fn open(disk: Arc<dyn Disk>, options: &Options) -> Result<Opened, OpenError> {
@@ -130,13 +137,34 @@ pub fn open_accepting(
     let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, accepted)?;
     let shared = Arc::clone(keeper.shared());
     let keeping = spawn(options, "store-keeper", move || keeper.run())?;
+    let index = Arc::clone(opened.log.index());
+    spawn(options, "store-index", {
+        let index = Arc::clone(&index);
+        move || index.run()
+    })?;
     spawn(options, "store-writer", move || {
-        let result = writer.run();
+        // After a failed write the process ends at once, and with it the lock: there is nothing to wait for.
+        let closed = match writer.run() {
+            Ok(()) => Some(tell),
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                None
+            }
+        };
         shared.stop();
+        index.stop();
         // The directory is another process's when nothing here touches it any more.
         let _ = keeping.join();
-        drop(lock);
-        let _ = tell.send(result);
+        if index.has_ended_within(INDEX_PATIENCE) {
+            drop(lock);
+        } else {
+            // The log is closed, and an index that hangs must not hang the process; the lock goes when that ends.
+            tracing::warn!("the event index does not stop; its directory is given up when the process ends");
+            Box::leak(lock);
+        }
+        if let Some(tell) = closed {
+            let _ = tell.send(Ok(()));
+        }
     })?;
     Ok(opened)
 }
@@ -151,6 +179,13 @@ pub fn open_by_hand(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, K
         let _ = tell.send(result);
     })?;
     Ok((opened, keeper))
+}
+
+/// Opens a store whose writer is run step by step, too.
+#[cfg(test)]
+pub fn open_stepwise(disk: Arc<dyn Disk>, options: &Options) -> Result<(Opened, Writer), OpenError> {
+    let Prepared { writer, opened, .. } = prepare(disk, options, &[])?;
+    Ok((opened, writer))
 }
 
 fn spawn<T: Send + 'static>(
@@ -195,6 +230,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         queue: Arc::clone(&queue),
         reader: Arc::clone(&reader),
         spares: Arc::clone(&spares),
+        segment_bytes: recovered.active.file.len().map_err(io)?,
         segment: recovered.active,
         store: identity.id()?,
         next_frame: recovered.next_frame,
@@ -204,9 +240,14 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         committed,
         measures: Arc::clone(&measures),
         buffer: Vec::new(),
+        waited: None,
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
+    // What the keeper wants to see before it takes events, see `Keeper::tell`.
+    let free_bytes_min = options.free_bytes.max(options.segment_bytes);
+    let room = Room { disk: Arc::clone(&disk), free_bytes_min };
+    let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let keeper = Keeper::new(
         disk,
         layout,
@@ -218,7 +259,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     );
     let (tell, ended) = oneshot::channel();
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    let log = Log { queue, reader, measures, keeper: shared };
+    let log = Log { queue, reader, measures, keeper: shared, index };
     Ok(Prepared { writer, keeper, lock, tell, opened: Opened { log, state, tail, ended, recovery } })
 }
 

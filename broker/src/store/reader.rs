@@ -182,7 +182,7 @@ impl Reader {
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
-    /// that recovery wrote again is visited once.
+    /// that recovery wrote again is visited once. From 0 on, what stands in front of the first event is visited too.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
         let mut last_frame = 0;
         for segment in self.segments() {
@@ -190,7 +190,8 @@ impl Reader {
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
             }
-            if !walk_frames(&segment, segment.seek(from), &mut last_frame, visit)? {
+            let at = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
+            if !walk_frames(&segment, at, &mut last_frame, visit)? {
                 return Ok(());
             }
         }
@@ -241,13 +242,8 @@ fn walk_frames(
     let end = segment.extent().end;
     let io = |source| ReadError::Io { file: file_name(segment), source };
     let mut window = FileWindow::new(segment);
-    while at < end {
-        // Damage is reported by recovery and by the scrub; here what can be read is.
-        let Some(header) = window.header(at).map_err(io)? else {
-            let Some((position, _)) = window.next_header(at, *last_frame).map_err(io)? else { break };
-            at = position;
-            continue;
-        };
+    while let Some((position, header)) = window.frame(at, end, *last_frame).map_err(io)? {
+        at = position;
         // Recovery wrote the last frame a second time, at the start of the next segment.
         if header.frame > *last_frame
             && let Some(records) = window.records(at, &header).map_err(io)?

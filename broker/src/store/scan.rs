@@ -237,6 +237,18 @@ impl<'a> FileWindow<'a> {
         Ok(None)
     }
 
+    /// The frame that begins at a position or, when damage is there, the next one whose number is above `last_frame`;
+    /// none that begins at `end` or behind it. What is reported of damage is recovery's and the scrub's to report.
+    pub fn frame(&mut self, at: u64, end: u64, last_frame: u64) -> io::Result<Option<(u64, FrameHeader)>> {
+        if at >= end {
+            return Ok(None);
+        }
+        if let Some(header) = self.header(at)? {
+            return Ok(Some((at, header)));
+        }
+        Ok(self.next_header(at, last_frame)?.filter(|(next, _)| *next < end))
+    }
+
     /// What is left of a torn frame, if anything was written there.
     fn torn(&mut self, at: u64) -> io::Result<Option<Vec<u8>>> {
         let length = match self.header(at)? {

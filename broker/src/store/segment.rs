@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile};
@@ -18,6 +19,8 @@ pub struct Segment {
     pub header: SegmentHeader,
     pub path: PathBuf,
     pub file: Arc<dyn DiskFile>,
+    /// Blocks before this have been written at least once; nothing depends on it but speed.
+    written_to: AtomicU64,
     progress: Mutex<Progress>,
 }
 
@@ -49,7 +52,15 @@ impl Segment {
     pub fn new(header: SegmentHeader, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let next_offset = header.first_offset;
         let progress = Progress { end: SEGMENT_HEADER_BYTES, next_offset, ..Progress::default() };
-        Self { header, path, file, progress: Mutex::new(progress) }
+        Self { header, path, file, written_to: AtomicU64::new(0), progress: Mutex::new(progress) }
+    }
+
+    pub fn written_to(&self) -> u64 {
+        self.written_to.load(Ordering::Relaxed)
+    }
+
+    pub fn wrote_to(&self, position: u64) {
+        self.written_to.store(position, Ordering::Relaxed);
     }
 
     pub fn number(&self) -> u64 {
@@ -161,6 +172,10 @@ impl Layout {
         self.letters().join(format!("{number:012}.letters"))
     }
 
+    pub fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
     pub fn set_aside(&self) -> PathBuf {
         self.dir.join("set-aside")
     }
@@ -201,14 +216,22 @@ pub struct Spares {
 
 #[derive(Default)]
 struct SpareState {
-    files: Vec<u64>,
+    files: Vec<Spare>,
     next: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Spare {
+    number: u64,
+    /// Whether its blocks have been written, as far as is known.
+    is_written: bool,
 }
 
 impl Spares {
     pub fn new(disk: Arc<dyn Disk>, layout: Layout, segment_bytes: u64, found: Vec<u64>) -> Self {
         let next = found.iter().max().map_or(1, |last| last + 1);
-        Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files: found, next }) }
+        let files = found.into_iter().map(|number| Spare { number, is_written: false }).collect();
+        Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files, next }) }
     }
 
     /// A frame of this many bytes fits every segment.
@@ -230,8 +253,8 @@ impl Spares {
         };
         let path = self.layout.spare(number);
         match self.fill(&path, is_idle) {
-            Ok(()) => {
-                self.state().files.push(number);
+            Ok(is_written) => {
+                self.state().files.push(Spare { number, is_written });
                 Ok(())
             }
             Err(error) => {
@@ -242,7 +265,8 @@ impl Spares {
         }
     }
 
-    fn fill(&self, path: &Path, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
+    /// Whether all its blocks were written.
+    fn fill(&self, path: &Path, is_idle: &dyn Fn() -> bool) -> io::Result<bool> {
         let file = self.disk.create(path)?;
         file.allocate(self.segment_bytes)?;
         let (mut at, zeros) = (0, vec![0; WRITTEN_AT_ONCE]);
@@ -254,19 +278,20 @@ impl Spares {
             at += length as u64;
         }
         file.sync()?;
-        self.disk.sync_dir(&self.layout.log())
+        self.disk.sync_dir(&self.layout.log())?;
+        Ok(at >= self.segment_bytes)
     }
 
     /// Turns a spare into the segment of this header: header, sync, rename, directory sync. Keeps `reserve` back.
     pub fn take(&self, header: SegmentHeader, reserve: usize) -> io::Result<Option<Segment>> {
-        let number = {
+        let taken = {
             let mut state = self.state();
             if state.files.len() <= reserve {
                 return Ok(None);
             }
             state.files.remove(0)
         };
-        let (spare, path) = (self.layout.spare(number), self.layout.segment(header.segment));
+        let (spare, path) = (self.layout.spare(taken.number), self.layout.segment(header.segment));
         let file = self.disk.open(&spare)?;
         if file.len()? < self.segment_bytes
             && let Err(error) = file.allocate(self.segment_bytes)
@@ -275,14 +300,18 @@ impl Spares {
             if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }
-            self.state().files.push(number);
+            self.state().files.push(taken);
             return Ok(None);
         }
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
         self.disk.rename(&spare, &path)?;
         self.disk.sync_dir(&self.layout.log())?;
-        Ok(Some(Segment::new(header, path, file)))
+        let segment = Segment::new(header, path, file);
+        if taken.is_written {
+            segment.wrote_to(self.segment_bytes);
+        }
+        Ok(Some(segment))
     }
 
     /// Retires a segment whose content nobody needs: it becomes a spare, or goes when there are enough.
@@ -298,7 +327,7 @@ impl Spares {
         };
         self.disk.rename(&segment.path, &self.layout.spare(number))?;
         self.disk.sync_dir(&self.layout.log())?;
-        self.state().files.push(number);
+        self.state().files.push(Spare { number, is_written: true });
         Ok(())
     }
 

@@ -70,6 +70,7 @@ impl Folded {
                 self.state.apply(&record, &room);
             }
         }
+        self.held = held.get();
         self.position = Position {
             segment: found.segment.number(),
             at: found.at + found.header.span(),

@@ -11,6 +11,7 @@ use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
 use super::scan::{self, Damage, Position};
 use super::segment::Layout;
+use super::snapshot;
 
 /// What `store verify` found.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +54,7 @@ pub fn verify_on(
     let identity = Identity::load(&**disk, &layout)?.ok_or_else(absent)?;
     let _lock = open::lock(&**disk, &layout)?;
     let files = LogFiles::load(&**disk, &layout, identity.id()?)?;
-    let (letters, broken) = Letters::new(Arc::clone(disk), layout, identity.id()?)
+    let (letters, broken) = Letters::new(Arc::clone(disk), layout.clone(), identity.id()?)
         .verify()
         .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
     let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
@@ -79,6 +80,11 @@ pub fn verify_on(
     let mut damage = ending.damage;
     damage.extend(files.damage);
     damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
+    let has_base =
+        snapshot::base(&**disk, &layout, None, &files.segments, &identity, false).map_err(io)?.is_some();
+    if damage.is_empty() && !has_base {
+        return Err(OpenError::NoSnapshot { dir: layout.snapshots(), segment: first.path.clone() }.into());
+    }
     Ok(VerifyReport {
         segments: files.segments.len(),
         frames: ending.frames,

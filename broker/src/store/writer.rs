@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sluice_adapters::{Published, Receipt, Refusal, TraceContext};
-use sluice_schemas::Event;
-use tokio::sync::{mpsc, oneshot};
+use sluice_adapters::{Published, Receipt, Refusal};
+use tokio::sync::mpsc;
 
 use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
 use super::metrics::Measures;
+use super::queue::{Append, NewEvent, Queue, refuse};
 use super::reader::Reader;
 use super::record::{self, Digest, LogRecord, Record};
 use super::segment::{Segment, Spares};
@@ -23,196 +23,12 @@ use super::{Offset, clock};
 
 /// A frame is closed when it holds this much; one append is never split.
 const FRAME_BYTES: usize = 4 << 20;
-/// How long records that nobody waits for may wait for company.
-const LINGER: Duration = Duration::from_millis(10);
-/// Gathering pauses for half a sync at most, and never longer than this.
-const GATHER_MAX: Duration = Duration::from_millis(2);
-const GATHER_MIN: Duration = Duration::from_micros(40);
+/// A sync after the first write to a block commits the file system's journal too. So small frames have blocks written
+/// ahead of them, this many bytes at a time: one sync pays for many. A large frame would only be written twice.
+static BLOCKS_AHEAD: [u8; 256 << 10] = [0; 256 << 10];
+const SMALL_FRAME_BYTES: u64 = 32 << 10;
 /// Room that must be left for outcomes before deliveries are held back.
 const OUTCOME_ROOM_BYTES: u64 = 4 << 20;
-
-/// An event to be stored.
-#[derive(Clone, Debug)]
-pub struct NewEvent {
-    pub event: Arc<Event>,
-    pub via: Arc<str>,
-    pub trace: Option<TraceContext>,
-    pub parent: Option<Offset>,
-    pub hops: u32,
-    pub key: Digest,
-    pub content: Digest,
-    /// Not set for events that are never held to be duplicates.
-    pub unique: bool,
-}
-
-/// Who waits for an append.
-pub type Answer = oneshot::Sender<Result<Published, Refusal>>;
-
-/// Records that are written together or not at all.
-#[derive(Debug)]
-pub struct Append {
-    pub events: Vec<NewEvent>,
-    pub records: Vec<LogRecord>,
-    /// Told once all of it is on disk. Without one the records may wait a little for company.
-    pub answer: Option<Answer>,
-}
-
-impl Append {
-    /// Whether this brings something in from outside: a full store refuses it, and the reserve is not for it.
-    fn is_intake(&self) -> bool {
-        !self.events.is_empty() || self.records.iter().any(|record| matches!(record, LogRecord::Aside(_)))
-    }
-
-    /// Records that nobody waits for.
-    pub fn later(records: Vec<LogRecord>) -> Self {
-        Self { events: Vec::new(), records, answer: None }
-    }
-}
-
-/// What the writer shares with those who append.
-pub struct Queue {
-    state: Mutex<Waiting>,
-    wake: Condvar,
-    /// Why events are refused at the moment; the empty string when they are not.
-    full: Mutex<String>,
-    is_full: AtomicBool,
-    outcome_room: AtomicBool,
-    /// The segment number that is being written.
-    pub active: AtomicU64,
-    appended: AtomicU64,
-}
-
-#[derive(Default)]
-struct Waiting {
-    appends: Vec<Append>,
-    urgent: usize,
-    since: Option<Instant>,
-    sleeping_until: usize,
-    stop: bool,
-    dead: bool,
-}
-
-impl Queue {
-    pub fn new() -> Self {
-        Self {
-            state: Mutex::default(),
-            wake: Condvar::new(),
-            full: Mutex::default(),
-            is_full: AtomicBool::new(false),
-            outcome_room: AtomicBool::new(true),
-            active: AtomicU64::new(0),
-            appended: AtomicU64::new(0),
-        }
-    }
-
-    /// Queues an append. What bounds the queue is what bounds its callers: bytes in flight and deliveries in flight.
-    pub fn append(&self, append: Append) {
-        self.appended.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.lock();
-        if waiting.dead {
-            refuse(append, &unavailable());
-            return;
-        }
-        waiting.urgent += usize::from(append.answer.is_some());
-        waiting.since.get_or_insert_with(Instant::now);
-        waiting.appends.push(append);
-        let enough = waiting.urgent >= waiting.sleeping_until || waiting.appends.len() == 1;
-        drop(waiting);
-        if enough {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Asks the writer to write what waits and a closing frame, and to end.
-    pub fn stop(&self) {
-        self.lock().stop = true;
-        self.wake.notify_one();
-    }
-
-    /// How many appends there have been: who sees it move is not alone on the disk.
-    pub fn appended(&self) -> u64 {
-        self.appended.load(Ordering::Relaxed)
-    }
-
-    pub fn full(&self) -> Option<String> {
-        if !self.is_full.load(Ordering::Relaxed) {
-            return None;
-        }
-        Some(self.full.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    pub fn set_full(&self, reason: Option<String>) {
-        let is_full = reason.is_some();
-        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = reason.unwrap_or_default();
-        self.is_full.store(is_full, Ordering::Relaxed);
-    }
-
-    /// A spare has been made: outcomes find room again.
-    pub fn found_outcome_room(&self) {
-        self.outcome_room.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the outcome of one more delivery is sure to find room.
-    pub fn has_outcome_room(&self) -> bool {
-        self.outcome_room.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for work. `company` were answered a moment ago: with more than one it gathers for a fraction of the time a
-    /// sync takes, until those have come again and have joined the ones that wait already.
-    pub(super) fn take(&self, company: usize, sync: Duration) -> Option<Vec<Append>> {
-        let mut waiting = self.lock();
-        let gather = (sync / 2).min(GATHER_MAX);
-        let expected = if company > 1 { company + waiting.urgent } else { company };
-        let mut gather_until = None;
-        loop {
-            if waiting.stop {
-                break;
-            }
-            let (target, deadline) = if waiting.urgent > 0 {
-                if company <= 1 || gather < GATHER_MIN || waiting.urgent >= expected {
-                    break;
-                }
-                (expected, *gather_until.get_or_insert_with(|| Instant::now() + gather))
-            } else if let Some(since) = waiting.since {
-                (1, since + LINGER)
-            } else {
-                waiting.sleeping_until = 1;
-                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            waiting.sleeping_until = target;
-            waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        waiting.sleeping_until = usize::MAX;
-        waiting.urgent = 0;
-        waiting.since = None;
-        let appends = std::mem::take(&mut waiting.appends);
-        (!appends.is_empty() || !waiting.stop).then_some(appends)
-    }
-
-    /// Queues what found no room again; false when there is no time to wait for some.
-    fn put_back(&self, mut appends: Vec<Append>) -> bool {
-        let mut waiting = self.lock();
-        if waiting.stop {
-            drop(waiting);
-            appends.into_iter().for_each(|append| refuse(append, &unavailable()));
-            return false;
-        }
-        waiting.urgent += appends.iter().filter(|append| append.answer.is_some()).count();
-        waiting.since.get_or_insert_with(Instant::now);
-        appends.append(&mut waiting.appends);
-        waiting.appends = appends;
-        true
-    }
-}
 
 /// The thread that writes.
 pub struct Writer {
@@ -220,6 +36,8 @@ pub struct Writer {
     pub reader: Arc<Reader>,
     pub spares: Arc<Spares>,
     pub segment: Arc<Segment>,
+    /// How long the segment's file is.
+    pub segment_bytes: u64,
     pub store: u128,
     pub next_frame: u64,
     pub next_offset: Offset,
@@ -228,6 +46,8 @@ pub struct Writer {
     pub committed: mpsc::Sender<Vec<Arc<Record>>>,
     pub measures: Arc<Measures>,
     pub buffer: Vec<u8>,
+    /// How many waited when the first of what was taken last was answered.
+    pub waited: Option<usize>,
 }
 
 /// Refuses all that waits and all that comes when the writer ends, by a panic too: nobody waits for ever.
@@ -235,12 +55,7 @@ struct Ending(Arc<Queue>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let left = {
-            let mut waiting = self.0.lock();
-            waiting.dead = true;
-            std::mem::take(&mut waiting.appends)
-        };
-        left.into_iter().for_each(|append| refuse(append, &unavailable()));
+        self.0.end();
     }
 }
 
@@ -259,16 +74,18 @@ impl Writer {
     /// Runs until it is stopped (`Ok`) or the disk fails.
     pub fn run(mut self) -> io::Result<()> {
         let _ending = Ending(Arc::clone(&self.queue));
-        let (mut company, mut sync) = (0, Duration::ZERO);
+        let (mut expected, mut sync) = (0, Duration::ZERO);
         loop {
-            let Some(appends) = self.queue.take(company, sync) else {
+            let Some(appends) = self.queue.take(expected, sync) else {
                 break self.close();
             };
-            let urgent = appends.iter().filter(|append| append.answer.is_some()).count();
-            if urgent > 0 {
-                company = urgent;
+            let answered = appends.iter().filter(|append| append.answer.is_some()).count();
+            let written = self.write_all(appends);
+            if answered > 0 {
+                // Those who are answered come again and join the ones who waited already.
+                expected = answered + self.waited.unwrap_or(0);
             }
-            match self.write_all(appends) {
+            match written {
                 Ok(Some(took)) => sync = if sync.is_zero() { took } else { (sync * 7 + took) / 8 },
                 Ok(None) => {}
                 Err(error) => break Err(error),
@@ -276,8 +93,25 @@ impl Writer {
         }
     }
 
+    /// Writes all that waits at the moment, without waiting for company; `look` sees it first.
+    #[cfg(test)]
+    pub fn step(&mut self, look: &mut dyn FnMut(&Append)) -> io::Result<()> {
+        while self.spares.count() < 2 {
+            self.spares.make(&|| false)?;
+        }
+        loop {
+            let appends = self.queue.take_now();
+            if appends.is_empty() {
+                return Ok(());
+            }
+            appends.iter().for_each(&mut *look);
+            self.write_all(appends)?;
+        }
+    }
+
     /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
     fn write_all(&mut self, appends: Vec<Append>) -> io::Result<Option<Duration>> {
+        self.waited = None;
         let mut took = None;
         let mut rest = appends.into_iter().peekable();
         while rest.peek().is_some() {
@@ -296,7 +130,7 @@ impl Writer {
                 }
             }
             if batch.records == 0 {
-                answer_all(batch.appends);
+                answer_all(&mut batch.appends);
                 continue;
             }
             match self.commit(batch, now_ms)? {
@@ -415,9 +249,9 @@ impl Writer {
     }
 
     /// Writes and syncs the frame in the buffer, then answers.
-    fn commit(&mut self, batch: Batch, now_ms: u64) -> io::Result<Committed> {
+    fn commit(&mut self, mut batch: Batch, now_ms: u64) -> io::Result<Committed> {
         let span = format::aligned(self.buffer.len() as u64);
-        if self.segment.extent().end + span > self.segment.file.len()? && !self.roll(batch.is_intake)? {
+        if self.segment.extent().end + span > self.segment_bytes && !self.roll(batch.is_intake)? {
             return Ok(Committed::NoRoom(batch.appends.into_iter().map(|(append, _)| append).collect()));
         }
         let at = self.segment.extent().end;
@@ -437,12 +271,16 @@ impl Writer {
         );
         let started = Instant::now();
         self.segment.file.write_at(&self.buffer, at)?;
+        self.write_ahead(at + span, span)?;
         self.segment.file.sync()?;
         let took = started.elapsed();
         self.measures.synced(took, batch.events.len(), self.buffer.len());
         self.next_frame += 1;
         self.next_offset = header.end_offset();
         self.segment.advance(header.frame, at, span, header.first_offset, self.next_offset, now_ms);
+        // Publishers come back while the rest is done: who waits now is not one of them.
+        self.waited.get_or_insert_with(|| self.queue.urgent());
+        answer_all(&mut batch.appends);
         if !batch.events.is_empty() {
             self.last_received_ms = now_ms;
         }
@@ -453,13 +291,28 @@ impl Writer {
             self.buffer = Vec::new();
         }
         self.reader.remember(&batch.events);
-        answer_all(batch.appends);
         self.note_room();
         if !batch.events.is_empty() && self.committed.blocking_send(batch.events).is_err() {
             // Nobody routes any more: the broker is stopping, and what is stored is routed at the next start.
             tracing::debug!("events are stored and will be routed at the next start");
         }
         Ok(Committed::Synced(took))
+    }
+
+    /// Writes the blocks after a small frame that ends where the written ones do, if there is one.
+    fn write_ahead(&mut self, end: u64, span: u64) -> io::Result<()> {
+        if end <= self.segment.written_to() {
+            return Ok(());
+        }
+        let mut written = end;
+        if span <= SMALL_FRAME_BYTES {
+            let left = self.segment_bytes.saturating_sub(end);
+            let ahead = BLOCKS_AHEAD.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.segment.file.write_at(&BLOCKS_AHEAD[..ahead], end)?;
+            written += ahead as u64;
+        }
+        self.segment.wrote_to(written);
+        Ok(())
     }
 
     /// Goes on in a new segment; false when there is none for this frame. The last spare is for outcomes only.
@@ -484,6 +337,7 @@ impl Writer {
         }
         match self.spares.take(header, reserve)? {
             Some(segment) => {
+                self.segment_bytes = segment.file.len()?;
                 self.segment = Arc::new(segment);
                 self.reader.add_segment(Arc::clone(&self.segment));
                 self.queue.active.store(self.segment.number(), Ordering::Release);
@@ -511,9 +365,9 @@ impl Writer {
     }
 
     fn note_room(&self) {
-        let left = self.segment.file.len().unwrap_or(0).saturating_sub(self.segment.extent().end);
+        let left = self.segment_bytes.saturating_sub(self.segment.extent().end);
         let room = left >= OUTCOME_ROOM_BYTES || self.spares.count() > 0;
-        self.queue.outcome_room.store(room, Ordering::Relaxed);
+        self.queue.set_outcome_room(room);
     }
 
     /// Says that all before it is on disk.
@@ -531,21 +385,12 @@ enum Committed {
     NoRoom(Vec<Append>),
 }
 
-fn answer_all(appends: Vec<(Append, Vec<Receipt>)>) {
+fn answer_all(appends: &mut [(Append, Vec<Receipt>)]) {
     for (append, receipts) in appends {
-        if let Some(answer) = append.answer {
+        if let Some(answer) = append.answer.take() {
+            let receipts = std::mem::take(receipts);
             // Whoever asked has gone away: what it sent is stored all the same.
             let _ = answer.send(Ok(Published { receipts }));
         }
     }
-}
-
-fn refuse(append: Append, refusal: &Refusal) {
-    if let Some(answer) = append.answer {
-        let _ = answer.send(Err(refusal.clone()));
-    }
-}
-
-fn unavailable() -> Refusal {
-    Refusal::Unavailable { reason: "the store has stopped".into() }
 }

@@ -67,8 +67,7 @@ fn given(test: &Test, config: &Config) -> Result<(Event, Vec<Difference>), Diffe
 /// What a source makes of a record. A batch cannot be tested: its events have nothing to do with each other.
 fn event_of(record: &GivenRecord, via: &str, config: &Config) -> Result<Event, String> {
     let source = config.sources.get(via).ok_or_else(|| format!("there is no source `{via}`"))?;
-    let record = Record {
-        position: "test".into(),
+    let mut record = Record {
         topic: record.topic.clone(),
         subject: record.subject.clone(),
         key: record.key.clone().map(Bytes::from),
@@ -77,7 +76,12 @@ fn event_of(record: &GivenRecord, via: &str, config: &Config) -> Result<Event, S
         ..Record::default()
     };
     let opened = sluice_adapters::open(via, source).map_err(|error| error.to_string())?;
-    opened.to_event(&record).map_err(|unfit| unfit.detail)
+    record.position = opened.position(&record);
+    let events = opened.to_events(&record).map_err(|unfit| unfit.detail)?;
+    let count = events.len();
+    <[Event; 1]>::try_from(events)
+        .map(|[event]| event)
+        .map_err(|_| format!("a batch of {count} events cannot be tested"))
 }
 
 fn differences_of_fields(event: &Event, expected: &Map<String, Value>) -> Vec<Difference> {

@@ -118,3 +118,70 @@ fn times(all: &[Duration]) -> String {
     let more = if all.len() > SHOWN_MAX { format!(", … {} in all", all.len()) } else { String::new() };
     format!("[{}{more}]", shown.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::tests::rig::Setup;
+
+    const ANSWERS: [(&str, ScriptedAnswer); 6] = [
+        ("200", ScriptedAnswer::Status(200)),
+        ("503", ScriptedAnswer::Status(503)),
+        ("429", ScriptedAnswer::Status(429)),
+        ("400", ScriptedAnswer::Status(400)),
+        ("410", ScriptedAnswer::Status(410)),
+        ("hang", ScriptedAnswer::Timeout),
+    ];
+
+    /// A delivery's settings; times are whole hundredths of a second, which is how exactly the dispatcher keeps them.
+    fn delivery(random: &mut fastrand::Rng) -> String {
+        let retry = if random.bool() { random.u32(0..6).to_string() } else { "unlimited".into() };
+        let backoff = ["constant", "linear", "exponential"][random.usize(0..3)];
+        let delay = random.u32(1..300) * 10;
+        format!(
+            "retry: {retry}, backoff: {backoff}, backoff_delay: {delay}ms, backoff_max: {}ms, max_age: {}s, timeout: {}s",
+            delay + random.u32(0..300) * 10,
+            random.u32(1..40),
+            random.u32(1..10),
+        )
+    }
+
+    /// What `sluice test` foretells is what the dispatcher does.
+    #[test]
+    fn a_story_is_told_as_the_dispatcher_plays_it() {
+        for seed in 0..80 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let delivery = delivery(&mut random);
+            // Failures mostly, so that stories are long enough to differ.
+            let mut script: Vec<usize> =
+                (0..random.usize(0..5)).map(|_| [1, 2, 5][random.usize(0..3)]).collect();
+            script.push(random.usize(0..6));
+            let triggers = format!("t: {{ sink: \"http://shop\", delivery: {{ {delivery} }} }}");
+            let config =
+                sluice_config::check_text("t.yaml", &format!("triggers: {{ {triggers} }}"), &|_| None);
+            let config = config.expect("a configuration").config;
+            let answers: Vec<ScriptedAnswer> = script.iter().map(|at| ANSWERS[*at].1).collect();
+            let told = tell(&config.triggers["t"], &config.limits, &answers, Ok(()));
+
+            let played = Setup::new(&triggers, move |_, _, attempt| {
+                ANSWERS[script[(attempt - 1).min(script.len() - 1)]].0
+            });
+            let text = played.play(async |broker| {
+                broker.publish("a").await;
+                broker.at(1000.0).await;
+            });
+            let begins = text.lines().filter(|line| line.contains(" try "));
+            let begins: Vec<&str> =
+                begins.map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
+            let foretold: Vec<String> =
+                told.attempts.iter().map(|at| format!("+{}s", at.as_millis() as f64 / 1e3)).collect();
+            assert_eq!(begins, foretold, "seed {seed}: {triggers}\n{text}");
+            let end = match told.end {
+                Some(Err(reason)) => format!("dead letter: {}", reason.as_str()),
+                Some(Ok(())) => "-> 200".into(),
+                None => panic!("seed {seed}: `max_age` ends every story"),
+            };
+            assert_eq!(text.matches(&end).count(), 1, "seed {seed}: {end}: {triggers}\n{text}");
+        }
+    }
+}

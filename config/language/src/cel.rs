@@ -83,7 +83,7 @@ impl Program {
         }
         match evaluated {
             Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(Errs(format!("the result is a {}, not true or false", other.type_of()))),
+            Ok(other) => Err(Errs(format!("the result is of type {}, not true or false", other.type_of()))),
             Err(ExecutionError::NoSuchKey(key)) => Err(Errs(self.absent(&key, facts))),
             Err(error) => Err(Errs(error.to_string().chars().take(ERROR_CHARS_MAX).collect())),
         }

@@ -229,8 +229,19 @@ fn check_attribute(name: &str, json: &Value) -> Result<(), String> {
     match json {
         Value::Null if REQUIRED.contains(&name) => Err("cannot be left out".into()),
         Value::Array(_) | Value::Object(_) => Err("an attribute is text, a whole number or a boolean".into()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+        Value::String(text) => check_constant(name, text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
+}
+
+/// What is the same for every event must be what an event may have. An empty optional attribute is left out.
+fn check_constant(name: &str, text: &str) -> Result<(), String> {
+    if text.contains(['{', '}']) || (text.is_empty() && !REQUIRED.contains(&name)) {
+        return Ok(());
+    }
+    let complete = Draft::default().attribute("id", "i").attribute("source", "/s").attribute("type", "t");
+    let built = complete.attribute(name, text).build();
+    built.map(drop).map_err(|invalid| invalid.rule.to_string())
 }
 
 /// Whole numbers and booleans of extensions stay what they are; everything else is text.
@@ -346,7 +357,7 @@ mod tests {
                 {"id":"{body.empty}"}
                   no event: attribute `id` must not be empty
                 {"source":"not a uri"}
-                  no event: attribute `source` must be a URI-reference (RFC 3986)
+                  refused: `source`: must be a URI-reference (RFC 3986)
                 {"time":"{body.n}"}
                   no event: attribute `time` must be a timestamp such as `2026-01-31T12:00:00Z` (RFC 3339)
                 {"data_base64":"{body.name}"}
@@ -400,6 +411,10 @@ mod tests {
                 json!({ "Type": "x" }),
                 json!({ "id": null }),
                 json!({ "subject": ["x"] }),
+                json!({ "type": "" }),
+                json!({ "subject": "", "time": "{body}", "source": "urn:{body}" }),
+                json!({ "time": "yesterday" }),
+                json!({ "dataschema": "/relative" }),
                 json!({ "data": "x", "data_base64": "eA==" }),
                 json!({ "type": "{key}" }),
                 json!({ "data": { "a": ["{body"] } }),
@@ -413,6 +428,14 @@ mod tests {
                   refused: `id`: cannot be left out
                 {"subject":["x"]}
                   refused: `subject`: an attribute is text, a whole number or a boolean
+                {"type":""}
+                  refused: `type`: must not be empty
+                {"source":"urn:{body}","subject":"","time":"{body}"}
+                  no event: attribute `source` must be a URI-reference (RFC 3986)
+                {"time":"yesterday"}
+                  refused: `time`: must be a timestamp such as `2026-01-31T12:00:00Z` (RFC 3339)
+                {"dataschema":"/relative"}
+                  refused: `dataschema`: must be an absolute URI (RFC 3986)
                 {"data":"x","data_base64":"eA=="}
                   refused: `data_base64`: `data` and `data_base64` exclude each other
                 {"type":"{key}"}

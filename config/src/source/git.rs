@@ -5,7 +5,7 @@ use crate::keys::{Keys, boolean, choice};
 use crate::model::{GitProvider, GitSource};
 use crate::tree::Node;
 
-use super::webhook::read_secrets;
+use super::webhook::{KeyForm, read_secrets, warn_of_lengths};
 
 pub(crate) const GIT_KEYS: &[&str] = &["provider", "secret", "secrets", "insecure"];
 pub(crate) const PROVIDERS: &[(&str, GitProvider)] = &[
@@ -28,7 +28,20 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<G
             problems.error(secret.key_at, "a secret and `insecure: true` exclude each other");
             return None;
         }
-        (Some(_), false) => read_secrets(what, &keys, node, problems)?,
+        (Some(_), false) => {
+            let form = match provider {
+                None | Some(GitProvider::Auto | GitProvider::Gitlab) => KeyForm::Gitlab,
+                Some(
+                    GitProvider::Github
+                    | GitProvider::Gitea
+                    | GitProvider::Forgejo
+                    | GitProvider::Gogs
+                    | GitProvider::Bitbucket,
+                ) => KeyForm::Text,
+            };
+            warn_of_lengths(&keys, form, problems);
+            read_secrets(what, &keys, node, problems)?
+        }
         (None, true) => {
             problems.warning(
                 node.at,

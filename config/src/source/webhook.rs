@@ -48,6 +48,8 @@ const OF_TOKEN: &[&str] = &["header", "query"];
 const OF_BASIC: &[&str] = &["username"];
 const TOLERANCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 const SECRETS_MAX: usize = 100;
+/// What Standard Webhooks asks of a key (1.0, "Signature scheme"); shorter secrets of any scheme can be guessed.
+const SECRET_BYTES: RangeInclusive<usize> = 24..=64;
 
 pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<WebhookSource> {
     let keys = Keys::of(node, what, WEBHOOK_KEYS, problems)?;
@@ -107,6 +109,61 @@ pub(super) fn read_secrets(
     }
 }
 
+/// How the secrets of a scheme become keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyForm {
+    /// As they are written.
+    Text,
+    /// Base64 after `whsec_`, which may be left out.
+    Standard,
+    /// Base64 after `whsec_`, and as they are written without that.
+    Gitlab,
+}
+
+impl KeyForm {
+    fn of(scheme: &Scheme) -> Self {
+        match scheme {
+            Scheme::StandardWebhooks | Scheme::Svix => Self::Standard,
+            Scheme::Gitlab => Self::Gitlab,
+            Scheme::Github | Scheme::Stripe | Scheme::Slack | Scheme::Shopify => Self::Text,
+            Scheme::Hmac(_) | Scheme::Token(_) | Scheme::Basic { .. } => Self::Text,
+        }
+    }
+
+    /// The bytes of a key, and how many there may be.
+    fn length(self, secret: &str) -> (usize, usize) {
+        let key = match (self, secret.strip_prefix("whsec_")) {
+            (Self::Standard | Self::Gitlab, Some(key)) => key,
+            (Self::Standard, None) => secret,
+            (Self::Text, _) | (Self::Gitlab, None) => return (secret.len(), usize::MAX),
+        };
+        (key.trim_end_matches('=').len() * 3 / 4, *SECRET_BYTES.end())
+    }
+}
+
+/// Warns of secrets that are too short to be one, and of keys longer than Standard Webhooks allows.
+pub(super) fn warn_of_lengths(keys: &Keys<'_>, form: KeyForm, problems: &mut Problems) {
+    let several = keys.get("secrets").and_then(|node| match &node.value {
+        Value::List(items) => Some(items.as_slice()),
+        Value::Scalar(_) | Value::Map(_) => None,
+    });
+    for node in keys.get("secret").into_iter().chain(several.unwrap_or_default()) {
+        let Value::Scalar(Scalar { text, .. }) = &node.value else { continue };
+        // A public key has its one length, and what is empty is reported elsewhere.
+        if text.is_empty() || text.starts_with("whpk_") {
+            continue;
+        }
+        let (bytes, bytes_max) = form.length(text);
+        let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
+        if bytes < *least {
+            problems.warning_unseen(node.at, format!("a secret has {bytes} bytes, expected {least} or more"));
+        } else if bytes > bytes_max {
+            let message = format!("a key has {bytes} bytes, expected {least} to {most} (Standard Webhooks)");
+            problems.warning_unseen(node.at, message);
+        }
+    }
+}
+
 fn read_verify(node: &Node, problems: &mut Problems) -> Option<Verify> {
     let keys = Keys::of(node, "`verify`", VERIFY_KEYS, problems)?;
     let secrets = read_secrets("`verify`", &keys, node, problems);
@@ -116,6 +173,9 @@ fn read_verify(node: &Node, problems: &mut Problems) -> Option<Verify> {
         return None;
     };
     let scheme = read_scheme(scheme_node, &keys, node, problems);
+    if let Some(scheme) = &scheme {
+        warn_of_lengths(&keys, KeyForm::of(scheme), problems);
+    }
     Some(Verify {
         scheme: scheme?,
         secrets: secrets?,

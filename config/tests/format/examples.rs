@@ -28,8 +28,10 @@ fn the_starter_loads_with_its_suggestions() {
     };
     let lines = starter().lines().map(|line| suggestion(line).unwrap_or_else(|| line.to_owned()));
     let yaml = lines.collect::<Vec<_>>().join("\n").replace("ORDERS_TOKEN", "TOKEN");
+    let yaml = yaml.replace("GITHUB_SECRET", "TOKEN").replace("STRIPE_SECRET", "TOKEN");
     let loaded = read(&yaml).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(loaded.config.triggers.keys().collect::<Vec<_>>(), ["big-orders", "everything"]);
+    assert_eq!(loaded.config.sources.keys().collect::<Vec<_>>(), ["github", "nightly", "orders", "stripe"]);
 }
 
 #[test]

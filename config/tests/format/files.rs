@@ -54,6 +54,18 @@ fn a_directory_is_its_yaml_files_in_order() {
 }
 
 #[test]
+fn a_link_to_nothing_is_an_error_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("1.yaml"), A);
+    std::os::unix::fs::symlink("nowhere", folder.path().join("2.yaml")).unwrap();
+    let text = report(load(&[folder.path().to_owned()], &environment));
+    expect![[r#"
+        2.yaml: cannot read the file: No such file or directory (os error 2)
+    "#]]
+    .assert_eq(&text.replace(&format!("{}/", folder.path().display()), ""));
+}
+
+#[test]
 fn a_file_named_twice_is_read_once() {
     check_files(
         &[("conf/1.yaml", A)],

@@ -21,7 +21,9 @@ use sluice_config::{Errors, Loaded, check_text, to_json};
 
 fn environment(name: &str) -> Option<String> {
     let value = match name {
-        "TOKEN" => "canary-token",
+        "TOKEN" => "canary-token-of-32-characters-ok",
+        "SHORT" => "canary-23-characters-ok",
+        "KEY" => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "PORT" => "9090",
         "AMQP" => "amqp://sluice:canary-token@rabbit/shop",
         "EMPTY" => "",

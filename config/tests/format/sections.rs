@@ -1,8 +1,9 @@
 //! Everything that is not a trigger.
 
 use expect_test::expect;
+use sluice_config::to_json;
 
-use crate::{check, shows};
+use crate::{check, read, shows};
 
 #[test]
 fn everything_has_a_default() {
@@ -249,13 +250,33 @@ fn sizes_have_a_range() {
 #[test]
 fn limits_fit_into_each_other() {
     check(
-        r#"limits: { event_bytes: 16MiB }"#,
+        r#"limits: { event_bytes: 16MiB, batch_bytes: 32MiB, in_flight_bytes: 20MiB }"#,
         expect![[r#"
-        sluice.yaml:1:24: `event_bytes` (16MiB) is above `batch_bytes` (8MiB)
-            1 | limits: { event_bytes: 16MiB }
-              |                        ^^^^^
+        sluice.yaml:1:44: `batch_bytes` (32MiB) is above `in_flight_bytes` (20MiB)
+            1 | limits: { event_bytes: 16MiB, batch_bytes: 32MiB, in_flight_bytes: 20MiB }
+              |                                            ^^^^^
     "#]],
     );
+}
+
+#[test]
+fn limits_that_are_not_named_fit_those_that_are() {
+    let shown = |event: &str, batch: &str, in_flight: &str| {
+        format!(
+            r#"{{"batch_bytes":"{batch}","connections":4096,"event_bytes":"{event}","hops":16,"in_flight_bytes":"{in_flight}","put_aside_bytes":"16MiB"}}"#
+        )
+    };
+    for (limits, event, batch, in_flight) in [
+        ("event_bytes: 16MiB", "16MiB", "8MiB", "64MiB"),
+        ("event_bytes: 100MiB", "100MiB", "8MiB", "100MiB"),
+        ("batch_bytes: 64KiB", "1MiB", "64KiB", "64MiB"),
+        ("in_flight_bytes: 4MiB", "1MiB", "4MiB", "4MiB"),
+        ("in_flight_bytes: 256KiB", "256KiB", "256KiB", "256KiB"),
+    ] {
+        let text = format!("limits: {{ {limits} }}");
+        let loaded = read(&text).unwrap_or_else(|errors| panic!("{limits}: {errors}"));
+        assert_eq!(to_json(&loaded.config)["limits"].to_string(), shown(event, batch, in_flight), "{limits}");
+    }
 }
 
 #[test]
@@ -292,13 +313,24 @@ fn the_store_is_beside_its_file() {
 #[test]
 fn segments_fit_into_the_store() {
     check(
-        r#"store: { retention: { size: 100MiB } }"#,
+        r#"store: { retention: { size: 100MiB }, segment: 64MiB }"#,
         expect![[r#"
         sluice.yaml:1:29: `retention.size` (100MiB) holds fewer than two segments (`segment`: 64MiB)
-            1 | store: { retention: { size: 100MiB } }
+            1 | store: { retention: { size: 100MiB }, segment: 64MiB }
               |                             ^^^^^^
     "#]],
     );
+}
+
+#[test]
+fn a_small_store_has_small_segments() {
+    for (retention, segment) in
+        [("10GiB", "64MiB"), ("512MiB", "64MiB"), ("100MiB", "12800KiB"), ("128KiB", "64KiB")]
+    {
+        let loaded = read(&format!("store: {{ retention: {{ size: {retention} }} }}"));
+        let loaded = loaded.unwrap_or_else(|errors| panic!("{retention}: {errors}"));
+        assert_eq!(to_json(&loaded.config)["store"]["segment"], segment, "{retention}");
+    }
 }
 
 #[test]

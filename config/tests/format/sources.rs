@@ -352,13 +352,51 @@ event: { type: "com.stripe.{body.type}", source: https://stripe.com, id: "{body.
 #[test]
 fn webhooks_of_every_form() {
     for verify in [
-        r#"{ scheme: standard-webhooks, secrets: ["${TOKEN}", "${PORT}"], tolerance: 1m }"#,
+        r#"{ scheme: standard-webhooks, secrets: ["${TOKEN}", "${KEY}"], tolerance: 1m }"#,
         r#"{ scheme: hmac, header: X-Sig, signed: "{timestamp}.{body}", timestamp_header: X-Time, prefix: v1=, secret: "${TOKEN}" }"#,
         r#"{ scheme: token, query: token, secret: "${TOKEN}" }"#,
         r#"{ scheme: basic, username: u, secret: "${TOKEN}" }"#,
     ] {
         check_source(&format!("webhook: {{ verify: {verify} }}"), expect!["ok\n"]);
     }
+}
+
+#[test]
+fn secrets_that_can_be_guessed_warn() {
+    let check = |verify: &str, expected| check_source(&format!("webhook: {{ verify: {verify} }}"), expected);
+    check(
+        r#"{ scheme: github, secrets: ["${TOKEN}", "${SHORT}"] }"#,
+        expect![[r#"
+            sluice.yaml:3:64: warning: a secret has 23 bytes, expected 24 or more
+        "#]],
+    );
+    check(
+        r#"{ scheme: svix, secret: "whsec_${PORT}${PORT}==" }"#,
+        expect![[r#"
+            sluice.yaml:3:48: warning: a secret has 6 bytes, expected 24 or more
+        "#]],
+    );
+    check(
+        r#"{ scheme: standard-webhooks, secret: "${KEY}${KEY}${KEY}${TOKEN}" }"#,
+        expect![[r#"
+            sluice.yaml:3:61: warning: a key has 105 bytes, expected 24 to 64 (Standard Webhooks)
+        "#]],
+    );
+    // To Stripe, the whole text is the key.
+    check(r#"{ scheme: stripe, secret: "whsec_${TOKEN}" }"#, expect!["ok\n"]);
+    check(r#"{ scheme: gitlab, secrets: ["${TOKEN}", "${KEY}"] }"#, expect!["ok\n"]);
+    check_source(
+        r#"git: { provider: gitea, secret: "${SHORT}" }"#,
+        expect![[r#"
+            sluice.yaml:3:37: warning: a secret has 23 bytes, expected 24 or more
+        "#]],
+    );
+    check_source(
+        r#"git: { secret: "whsec_${PORT}" }"#,
+        expect![[r#"
+            sluice.yaml:3:20: warning: a secret has 3 bytes, expected 24 or more
+        "#]],
+    );
 }
 
 #[test]
@@ -400,8 +438,9 @@ fn webhooks_refuse() {
     check_source(
         r#"webhook: { verify: { scheme: github, secret: hunter2 } }"#,
         expect![[r#"
-        sluice.yaml:3:50: warning: `secret` holds a secret in plain text: write "${NAME}" or "${file:PATH}" instead
-    "#]],
+            sluice.yaml:3:50: warning: `secret` holds a secret in plain text: write "${NAME}" or "${file:PATH}" instead
+            sluice.yaml:3:50: warning: a secret has 7 bytes, expected 24 or more
+        "#]],
     );
     check_source(
         r#"webhook: { verify: { scheme: standard_webhooks, secret: "${TOKEN}" } }"#,
@@ -794,4 +833,29 @@ fn a_reload_tells_which_sources_differ() {
     assert_eq!(changes.sources_added, ["d"]);
     assert_eq!(changes.sources_changed, ["b"]);
     assert_eq!(changes.sources_removed, ["c"]);
+}
+
+#[test]
+fn words_of_other_systems_are_understood_in_errors() {
+    for (source, expected) in [
+        (
+            "github: { secret: a }",
+            "unknown key `github` in source `s`: did you mean `git: { provider: github, secret: ... }`?",
+        ),
+        (
+            "webhook: { scheme: github }",
+            "unknown key `scheme` in `webhook` of source `s`: did you mean `verify: { scheme: ..., secret: ... }`?",
+        ),
+        (
+            "cron: { schedule: '@daily', tz: UTC }",
+            "unknown key `tz` in `cron` of source `s`: did you mean `timezone`?",
+        ),
+        (
+            "kafka: { bootstrap_servers: x }",
+            "unknown key `bootstrap_servers` in `kafka` of source `s`: did you mean `brokers`?",
+        ),
+    ] {
+        let found = crate::report(crate::read(&format!("sources: {{ s: {{ {source} }} }}")));
+        assert!(found.contains(expected), "{found}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use crate::{check, shows};
+use crate::{check, read, report, shows};
 
 #[test]
 fn an_unclosed_quote_is_an_error() {
@@ -152,11 +152,29 @@ fn an_unknown_alias_is_an_error() {
     check(
         r#"triggers: *missing"#,
         expect![[r#"
-            sluice.yaml:1:11: this alias names no anchor above it
+            sluice.yaml:1:11: this alias names no anchor above it; text that begins with `*` must be in quotes
                 1 | triggers: *missing
                   |           ^
         "#]],
     );
+}
+
+#[test]
+fn text_that_begins_with_a_sign_of_yaml_is_to_be_quoted() {
+    for (value, expected) in [
+        ("@daily", "text that begins with `@` must be in quotes"),
+        ("%a", "text that begins with `%` must be in quotes"),
+        ("`a`", "text that begins with ``` must be in quotes"),
+        ("*/5 * * * *", "this alias names no anchor above it; text that begins with `*` must be in quotes"),
+        (
+            "* * * * *",
+            "while scanning an anchor or alias, did not find expected alphabetic or numeric character; \
+             text that begins with `*` or `&` must be in quotes",
+        ),
+    ] {
+        let found = report(read(&format!("sources: {{ n: {{ cron: {{ schedule: {value} }} }} }}")));
+        assert!(found.starts_with(&format!("sluice.yaml:1:35: {expected}\n")), "{found}");
+    }
 }
 
 #[test]

@@ -73,8 +73,11 @@ fn verdict(
     let verified =
         verifier.claim(&headers, query, now_s).and_then(|claim| claim.check(&headers, body.as_bytes()));
     match verified {
-        Ok(Verified { time_s: None }) => "verified".into(),
-        Ok(Verified { time_s: Some(time_s) }) => format!("verified, signed at {time_s}"),
+        Ok(Verified { time_s: None, .. }) => "verified".into(),
+        Ok(Verified { time_s: Some(time_s), id: None }) => format!("verified, signed at {time_s}"),
+        Ok(Verified { time_s: Some(time_s), id: Some(id) }) => {
+            format!("verified, signed at {time_s} as {id}")
+        }
         Err(denied) => denied.to_string(),
     }
 }
@@ -173,15 +176,17 @@ fn generic(algorithm: HmacAlgorithm, encoding: HmacEncoding, prefix: &str, value
 fn published_vectors_hold() {
     github().check("verified");
     slack().check("verified, signed at 1531420618");
-    standard().check("verified, signed at 1614265330");
+    standard().check("verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek");
     let svix = standard().clone_with(vec![
         ("svix-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
         ("svix-timestamp", "1614265330"),
         ("svix-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
     ]);
-    svix.check("verified, signed at 1614265330");
-    Case { scheme: Scheme::Svix, ..svix }.check("verified, signed at 1614265330");
-    Case { scheme: Scheme::Svix, ..standard() }.check("verified, signed at 1614265330");
+    svix.check("verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek");
+    Case { scheme: Scheme::Svix, ..svix }
+        .check("verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek");
+    Case { scheme: Scheme::Svix, ..standard() }
+        .check("verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek");
     generic(HmacAlgorithm::Sha1, HmacEncoding::Hex, "sha1=", "sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79")
         .check("verified");
     generic(HmacAlgorithm::Sha256, HmacEncoding::Base64, "", "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=")
@@ -203,7 +208,7 @@ fn computed_vectors_hold() {
         secrets: vec!["whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="],
         ..standard().with("webhook-id", "msg_1")
     };
-    public.with("webhook-signature", PUBLIC_SIGNATURE).check("verified, signed at 1614265330");
+    public.with("webhook-signature", PUBLIC_SIGNATURE).check("verified, signed at 1614265330 as msg_1");
     public.check("no signature is that of a secret");
 }
 
@@ -286,9 +291,16 @@ fn one_of_several_signatures_is_enough() {
     for (value, expected) in [
         (
             "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE= v1a,AAAA",
-            "verified, signed at 1614265330",
+            "verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek",
         ),
-        ("v2,abc v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", "verified, signed at 1614265330"),
+        (
+            "v1,a  v1a,% v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE= b",
+            "verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek",
+        ),
+        (
+            "v2,abc v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+            "verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek",
+        ),
         ("v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "no signature is that of a secret"),
         ("v1a,AAAA", "no signature is that of a secret"),
         ("v2,abc", "`webhook-signature` is not `v1,<digest>`, several with spaces between them"),
@@ -329,8 +341,8 @@ fn lists_of_pairs_are_read_strictly() {
 fn a_signed_time_is_near_now_in_both_directions() {
     let base = standard().now_s;
     for (now_s, expected) in [
-        (base + 300, "verified, signed at 1614265330"),
-        (base - 300, "verified, signed at 1614265330"),
+        (base + 300, "verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek"),
+        (base - 300, "verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek"),
         (base + 301, "it was signed 301 s ago, more than the tolerance of 300 s"),
         (base + 600, "it was signed 600 s ago, more than the tolerance of 300 s"),
         (base - 600, "it was signed for 600 s from now, more than the tolerance of 300 s"),
@@ -368,7 +380,7 @@ fn a_signed_delivery_of_gitlab_does_not_fall_back_to_the_token() {
     case.clone_with(vec![]).check("`x-gitlab-token` is missing or empty");
     case.clone_with(with_token(&case.headers)).check("no signature is that of a secret");
     let signing = Case { secrets: vec!["token", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], ..case };
-    signing.check("verified, signed at 1614265330");
+    signing.check("verified, signed at 1614265330 as msg_p5jXN8AQM9LWM0D4loKWxJek");
     signing.clone_with(with_token(&[])).check("verified");
     let only_signed = Case { secrets: vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], ..signing };
     only_signed.clone_with(with_token(&[])).check("`x-gitlab-token` holds none of the secrets");

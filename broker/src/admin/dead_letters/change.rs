@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use sluice_adapters::Entry;
+use sluice_adapters::{Aside, Entry};
 
 use super::super::answer::{self, Answer};
 use super::super::{Admin, trail, view};
@@ -118,8 +118,8 @@ async fn redrive_deliveries(
     Ok(())
 }
 
-/// Makes an event of a record that was put aside, under the present configuration; it leaves the list with the event's
-/// frame. `Ok(Err(why))` when it still cannot become one.
+/// Makes an event of a record that was put aside, or all those of a batch, under the present configuration; it leaves the list
+/// with their frame. `Ok(Err(why))` when it still cannot become one.
 async fn publish_again(
     admin: &Admin,
     number: u64,
@@ -131,13 +131,20 @@ async fn publish_again(
     let Some(aside) = read.map_err(|error| trail::problem(&error))? else {
         return Ok(Err("the record cannot be read any more".into()));
     };
-    let event = match admin.sources.to_event(&entry.source, &aside.aside.record) {
-        Ok(event) => event,
+    let Aside { record, size, .. } = &aside.aside;
+    if aside.aside.is_cut() {
+        let kept = record.body.as_ref().map_or(0, Bytes::len);
+        return Ok(Err(format!("only the first {kept} of its {size} bytes were kept: it can be purged")));
+    }
+    let events = match admin.sources.to_events(&entry.source, record) {
+        Ok(events) => events.into_iter(),
         Err(unfit) => return Ok(Err(unfit.to_string())),
     };
-    let event = intake::new_event(Entry { event: Arc::new(event), trace: None }, &entry.source);
+    let events = events
+        .map(|event| intake::new_event(Entry { event: Arc::new(event), trace: None }, &entry.source))
+        .collect();
     let gone = LogRecord::AsidesGone(AsidesGone { at_ms: clock::wall_ms(), numbers: vec![number] });
-    match admin.dispatch.log().append(vec![event], vec![gone.clone()]).await {
+    match admin.dispatch.log().append(events, vec![gone.clone()]).await {
         Ok(_) => admin.dispatch.core().apply(&gone),
         Err(refusal @ sluice_adapters::Refusal::Conflict { .. }) => return Ok(Err(refusal.to_string())),
         Err(refusal) => return Err(answer::unavailable(&refusal)),
@@ -155,6 +162,9 @@ fn target(core: &Core, name: &str) -> Result<TriggerId, Problem> {
 
 pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
     let (selection, letters) = selected(&admin, &body).await?;
+    if selection.to.is_some() {
+        return Err(answer::bad("to", "`to` is of a redrive: a purge removes"));
+    }
     let (deliveries, asides) = parted(letters);
     let count = deliveries.len() + asides.len();
     if selection.dry_run {

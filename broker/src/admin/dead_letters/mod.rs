@@ -14,7 +14,7 @@ use super::answer::{self, Answer};
 use super::trail::{self, Attempts};
 use super::{Admin, view};
 use crate::dispatch::Core;
-use crate::store::{AsideEntry, DeadLetter, DeliveryId, Reader, Record};
+use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
 use self::selection::{Letter, Selection, narrowed};
@@ -115,7 +115,7 @@ async fn show_aside(admin: &Admin, text: String, number: u64, entry: AsideEntry)
         "reason": entry.reason().as_str(),
         "detail": aside.unfit.detail,
         "event": null,
-        "record": view::record(&aside.record),
+        "record": view::record(&aside),
         "attempts": [],
         "attempts_omitted": 0,
         "first_at": at,
@@ -124,8 +124,8 @@ async fn show_aside(admin: &Admin, text: String, number: u64, entry: AsideEntry)
 }
 
 async fn show_delivery(admin: &Admin, text: String, id: DeliveryId, letter: DeadLetter) -> Answer {
-    let reader = Arc::clone(admin.dispatch.log().reader());
-    let read = trail::blocking(move || read(&reader, id)).await?;
+    let log = admin.dispatch.log().clone();
+    let read = trail::blocking(move || read(&log, id)).await?;
     let (record, attempts) = read.map_err(|error| trail::problem(&error))?;
     let last = attempts.last();
     let detail = last.and_then(|last| last.error.as_deref()).unwrap_or(letter.reason.detail()).to_owned();
@@ -145,8 +145,8 @@ async fn show_delivery(admin: &Admin, text: String, id: DeliveryId, letter: Dead
     answer::json(&shown)
 }
 
-fn read(reader: &Reader, id: DeliveryId) -> Result<(Arc<Record>, Attempts), crate::store::ReadError> {
-    let record = reader.read(id.offset)?;
-    let mut trail = trail::trail(reader, id.offset)?;
+fn read(log: &Log, id: DeliveryId) -> Result<(Arc<Record>, Attempts), crate::store::ReadError> {
+    let record = log.reader().read(id.offset)?;
+    let mut trail = trail::trail(log, id.offset)?;
     Ok((record, trail.deliveries.remove(&(id.trigger, id.redrive)).unwrap_or_default()))
 }

@@ -6,12 +6,13 @@
 
 mod histogram;
 mod load;
+mod own;
 mod receiver;
 mod report;
 mod request;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,13 @@ use super::publish::{DEFAULT_URL, endpoint};
 use super::time::duration;
 use super::{Error, output};
 use load::{Load, Pace, Tally};
+use own::OwnBroker;
 use receiver::Receiver;
 use report::Report;
 use request::{Run, Template};
 
+/// Where the receiver of a run with a broker of its own listens.
+const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 const PUBLISHERS_MAX: u16 = 4096;
 const DATA_BYTES_MAX: u32 = 16 << 20;
 const BATCH_EVENTS_MAX: usize = 10_000;
@@ -39,11 +43,15 @@ const BATCH_EVENTS_MAX: usize = 10_000;
 Examples:
   sluice bench
   sluice bench --publishers 1 --size 1024 --duration 60s --json
+  sluice bench --own-broker
   sluice bench --rate 2000 --sink 127.0.0.1:9000      a trigger sends to http://127.0.0.1:9000/")]
 pub struct Args {
-    /// Where the broker takes events
-    #[arg(long, env = "SLUICE_URL", default_value = DEFAULT_URL)]
-    url: String,
+    /// Where the broker takes events [default: http://127.0.0.1:8080/events, or --own-broker if nobody listens there]
+    #[arg(long, env = "SLUICE_URL")]
+    url: Option<String>,
+    /// Start a broker for the run, in a temporary directory
+    #[arg(long)]
+    own_broker: bool,
     /// How many publishers there are, each with a connection
     #[arg(long, default_value_t = 64, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(PUBLISHERS_MAX)))]
@@ -134,13 +142,25 @@ impl Clock {
 }
 
 pub async fn bench(args: Args) -> Result<(), Error> {
-    let endpoint = endpoint(&args.url)?;
     let clock = Clock(Instant::now());
     let run = Run::new();
-    let receiver = match args.sink {
+    let needs_broker =
+        args.own_broker || args.url.is_none() && endpoint(DEFAULT_URL)?.connect().await.is_err();
+    let sink = args.sink.or_else(|| needs_broker.then_some(ANY_PORT));
+    let receiver = match sink {
         Some(address) => Some(Receiver::start(address, &run, clock)?),
         None => None,
     };
+    // Lives until the run is over.
+    let own = match &receiver {
+        Some(receiver) if needs_broker => Some(OwnBroker::start(receiver.address, args.fanout).await?),
+        _ => None,
+    };
+    if own.is_some() && !args.own_broker {
+        eprintln!("no broker listens at {DEFAULT_URL}: the run has started one, in a temporary directory");
+    }
+    let url = own.as_ref().map(|own| own.url.as_str()).or(args.url.as_deref()).unwrap_or(DEFAULT_URL);
+    let endpoint = endpoint(url)?;
     let template = Template::new(&run, &endpoint, args.mode, args.size as usize);
     let pace = args.rate.map_or(Pace::AsAnswered, |events_per_second| Pace::Scheduled {
         requests_per_second: events_per_second / args.mode.events_per_request() as f64,
@@ -159,7 +179,7 @@ pub async fn bench(args: Args) -> Result<(), Error> {
     let report = Report::new(&args, &tally, deliveries);
     output::print(&if args.json { report.json()? } else { report.text() })?;
     if tally.accepted == 0 {
-        return Err(nothing_accepted(&tally, &args.url));
+        return Err(nothing_accepted(&tally, url));
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub struct Receiver {
+    pub address: SocketAddr,
     books: Arc<Mutex<Books>>,
 }
 
@@ -60,6 +61,7 @@ impl Receiver {
         let cannot = |error: io::Error| Error::failed_because(format!("cannot listen on {address}"), error);
         let listener = std::net::TcpListener::bind(address).map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
+        let address = listener.local_addr().map_err(cannot)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
         let books = Arc::new(Mutex::new(Books::new(run.clone(), clock)));
         let shared = Arc::clone(&books);
@@ -78,7 +80,7 @@ impl Receiver {
                 eprintln!("sluice: the receiver stopped: {error}");
             }
         });
-        Ok(Self { books })
+        Ok(Self { address, books })
     }
 
     /// Waits until so many deliveries are there, or none came for the given time.

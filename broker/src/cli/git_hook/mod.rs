@@ -49,7 +49,7 @@ pub struct Telling {
     #[arg(long, env = "SLUICE_URL", default_value = DEFAULT_URL)]
     url: String,
     /// The source of the events, a URI reference; the repository's path as a file URL when there is none
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = source)]
     source: Option<String>,
     /// How many commits of an update its event tells of
     #[arg(long, value_name = "N", default_value_t = COMMITS, value_parser = commits)]
@@ -63,6 +63,13 @@ fn commits(text: &str) -> Result<usize, String> {
         Ok(count) if count <= COMMITS_MAX => Ok(count),
         Ok(_) | Err(_) => Err(format!("expected a number from 0 to {COMMITS_MAX}, found `{text}`")),
     }
+}
+
+/// A source that no event may have is found now, not at the first push.
+fn source(text: &str) -> Result<String, String> {
+    let builder = sluice_schemas::Event::builder().attribute("specversion", "1.0");
+    let event = builder.attribute("id", "i").attribute("source", text).attribute("type", "t").build();
+    event.map(|event| event.source().to_owned()).map_err(|invalid| invalid.to_string())
 }
 
 impl GitHookCommand {

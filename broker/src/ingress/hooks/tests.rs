@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use sluice_adapters::hook::{Hook, HookSource, Hooks};
 use sluice_adapters::{Context, Health, Publisher, Receipt, Source as _, Stop};
 use sluice_config::{
-    GitProvider, GitSource, Limits, Scheme, Secret, Source, SourceKind, TokenPlace, Verify, WebhookSource,
+    GitProvider, GitSource, Limits, Oversize, Scheme, Secret, Source, SourceKind, TokenPlace, Verify,
+    WebhookSource,
 };
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -42,7 +43,8 @@ impl sluice_adapters::Intake for Store {
         }
         for aside in &request.aside {
             let bytes = aside.record.body.as_ref().map_or(0, |body| body.len());
-            kept.push(format!("aside {} {bytes} bytes: {}", aside.record.position, aside.unfit));
+            let of = if aside.is_cut() { format!(" of {}", aside.size) } else { String::new() };
+            kept.push(format!("aside {} {bytes}{of} bytes: {}", aside.record.position, aside.unfit));
         }
         drop(request.answer.send(refusal.map_or(Ok(Published { receipts }), Err)));
     }
@@ -342,7 +344,7 @@ async fn what_makes_no_event_is_put_aside_and_accepted() {
         kept[0]
     );
     assert!(kept[1].ends_with(" 1 bytes: attribute `type` is required"), "{}", kept[1]);
-    assert!(kept[2].contains(&format!(" {ASIDE_BYTES} bytes: ")), "{}", kept[2]);
+    assert!(kept[2].contains(&format!(" {ASIDE_BYTES} of {} bytes: ", ASIDE_BYTES + 1)), "{}", kept[2]);
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ mod tag {
     pub const TIME: u8 = 11;
     pub const HEADER: u8 = 12;
     pub const BODY: u8 = 13;
+    /// Of the body as it was received, where only its beginning is kept.
+    pub const SIZE: u8 = 14;
 }
 
 impl Aside {
@@ -87,12 +89,16 @@ impl Aside {
                 fields.bytes(tag, bytes);
             }
         }
+        if self.aside.is_cut() {
+            fields.number(tag::SIZE, self.aside.size as u64);
+        }
     }
 
     pub fn take(body: &[u8]) -> Option<Self> {
         let mut record = adapters::Record::default();
         let mut unfit = adapters::Unfit { is_conflict: false, detail: String::new() };
         let mut source = None;
+        let mut size = None;
         for (tag, bytes) in Reader(body) {
             let text = || fields::text(bytes).map(str::to_owned);
             match tag {
@@ -106,15 +112,17 @@ impl Aside {
                 tag::TIME => record.time_ms = Some(i64::from_le_bytes(bytes.try_into().ok()?)),
                 tag::HEADER => record.headers.push(take_header(bytes)?),
                 tag::BODY => record.body = Some(Bytes::copy_from_slice(bytes)),
+                tag::SIZE => size = Some(usize::try_from(fields::number(bytes)?).ok()?),
                 _ => {}
             }
         }
+        let size = size.unwrap_or_else(|| record.body.as_ref().map_or(0, Bytes::len));
         Some(Self {
             number: number(body, tag::NUMBER)?,
             at_ms: number(body, tag::AT)?,
             source: source?,
             near: Offset(number(body, tag::NEAR)?),
-            aside: adapters::Aside { record, unfit },
+            aside: adapters::Aside { record, unfit, size },
         })
     }
 }
@@ -192,14 +200,14 @@ mod tests {
             ],
             body: Some(Bytes::new()),
         };
-        for record in [record, adapters::Record::default()] {
+        for (record, size) in [(record.clone(), 0), (record, 4096), (adapters::Record::default(), 0)] {
             let unfit = adapters::Unfit { is_conflict: true, detail: "no `type`".into() };
             let aside = Aside {
                 number: 7,
                 at_ms: 9,
                 source: "orders".into(),
                 near: Offset(3),
-                aside: adapters::Aside { record, unfit },
+                aside: adapters::Aside { record, unfit, size },
             };
             let mut body = Vec::new();
             aside.put(&mut body);

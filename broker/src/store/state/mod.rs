@@ -138,6 +138,12 @@ impl TriggerState {
         [self.outstanding.first(), self.behind, history].into_iter().flatten().min().unwrap_or(routed_to)
     }
 
+    /// The oldest event that is not settled.
+    pub fn oldest_pending(&self) -> Option<Offset> {
+        let redriven = self.redriven.keys().map(|(offset, _)| *offset).next();
+        [self.outstanding.first(), redriven, self.behind].into_iter().flatten().min()
+    }
+
     /// Milliseconds that count as age, at a moment.
     pub fn active_ms(&self, now_ms: u64) -> u64 {
         let until = self.paused.as_ref().map_or(now_ms, |paused| paused.at_ms.min(now_ms));
@@ -357,6 +363,8 @@ impl State {
             trigger.routing.history += end.0 - next.0;
             trigger.history = (end < last).then_some((end, last));
         } else {
+            // The frame of these events may be damaged, and this the first that tells of them.
+            self.events(routed.from, end, self.last_received_ms);
             self.routed_total += subtract(&mut self.unrouted, routed.from, end);
         }
         for (offset, matched) in &routed.matches {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::format::SEGMENT_HEADER_BYTES;
-use super::super::verify::{RepairError, repair_on, verify_on};
+use super::super::verify::{RepairError, VerifyError, repair_on, verify_on};
 use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
 use super::disk::SimDisk;
 use super::rig::{DIR, Run, check_books, event, kill, layout, options, segment_files};
@@ -275,6 +275,9 @@ fn without_a_snapshot_a_log_whose_beginning_is_retired_does_not_open() {
     }
     let refused = Run::open(&disk, &options).err().expect("refused");
     assert!(matches!(refused, OpenError::NoSnapshot { .. }), "{refused}");
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let verified = verify_on(&shared, Path::new(DIR), &mut |_| {}).unwrap_err();
+    assert!(matches!(verified, VerifyError::Open(OpenError::NoSnapshot { .. })), "{verified}");
     let run = Run::open(&disk, &skipping(&options)).unwrap();
     assert_eq!(run.state.next_offset, Offset(60));
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::super::disk::{Disk, DiskFile, Lock};
 
@@ -25,8 +28,29 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
+    reads: Arc<Reads>,
     life: u64,
 }
+
+/// What becomes of reads.
+#[derive(Default)]
+struct Reads {
+    plan: Mutex<ReadPlan>,
+    changed: Condvar,
+    held: Notify,
+}
+
+#[derive(Default)]
+struct ReadPlan {
+    are_held: bool,
+    fail: bool,
+    waiting: usize,
+    /// Someone waited so long for a read that nobody would have let it go.
+    is_stuck: bool,
+}
+
+/// A held read fails after this, so that whoever waits for it in the wrong place is told instead of waiting for ever.
+const HELD_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Default)]
 struct World {
@@ -82,13 +106,13 @@ impl NameChange {
 
 impl SimDisk {
     pub fn new() -> Self {
-        Self { world: Arc::default(), life: 0 }
+        Self { world: Arc::default(), reads: Arc::default(), life: 0 }
     }
 
     /// A copy of all there is, with a life of its own.
     pub fn copy(&self) -> Self {
         let world = World { locked: BTreeSet::new(), ..self.world().clone() };
-        Self { life: world.life, world: Arc::new(Mutex::new(world)) }
+        Self { life: world.life, world: Arc::new(Mutex::new(world)), reads: Arc::default() }
     }
 
     /// Ends the process: what it wrote stays visible, and unsynced.
@@ -97,7 +121,7 @@ impl SimDisk {
         world.life += 1;
         world.is_off = false;
         world.fault = None;
-        Self { world: Arc::clone(&self.world), life: world.life }
+        Self { world: Arc::clone(&self.world), reads: Arc::clone(&self.reads), life: world.life }
     }
 
     /// Cuts the power; what was not synced survives in part, as the seed says: 0 nothing, 1 all, else a mixture.
@@ -138,6 +162,46 @@ impl SimDisk {
         let mut world = self.world();
         (world.fault, world.operations) = (fault, 0);
         world.trace.clear();
+    }
+
+    /// From here on reads wait until they are let go.
+    pub fn hold_reads(&self) {
+        self.reads.plan.lock().unwrap().are_held = true;
+    }
+
+    pub fn let_reads_go(&self) {
+        let mut plan = self.reads.plan.lock().unwrap();
+        plan.are_held = false;
+        assert!(!plan.is_stuck, "a read was waited for where nothing else could go on");
+        self.reads.changed.notify_all();
+    }
+
+    /// How many reads wait at the moment.
+    pub fn held_reads(&self) -> usize {
+        self.reads.plan.lock().unwrap().waiting
+    }
+
+    /// Waits until a read is held.
+    pub async fn read_held(&self) {
+        self.reads.held.notified().await;
+    }
+
+    /// From here on reads fail, or work again.
+    pub fn fail_reads(&self, fail: bool) {
+        self.reads.plan.lock().unwrap().fail = fail;
+    }
+
+    fn wait_to_read(&self) -> io::Result<()> {
+        let mut plan = self.reads.plan.lock().unwrap();
+        plan.waiting += 1;
+        if plan.are_held {
+            self.reads.held.notify_one();
+        }
+        let held = |plan: &mut ReadPlan| plan.are_held;
+        let (mut plan, waited) = self.reads.changed.wait_timeout_while(plan, HELD_MAX, held).unwrap();
+        plan.waiting -= 1;
+        plan.is_stuck |= waited.timed_out();
+        if plan.fail || waited.timed_out() { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
     pub fn set_capacity(&self, bytes: Option<u64>) {
@@ -351,6 +415,7 @@ struct SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.disk.wait_to_read()?;
         let world = self.disk.alive()?;
         let content = &world.files[self.file].content;
         let start = (position as usize).min(content.len());

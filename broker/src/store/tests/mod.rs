@@ -2,7 +2,7 @@
 
 mod crash;
 mod damage;
-mod disk;
+pub mod disk;
 mod model;
 mod parts;
-mod rig;
+pub mod rig;

@@ -334,13 +334,14 @@ impl Model {
 /// What was put aside, its content known from its number.
 fn aside(number: u64, source: std::sync::Arc<str>, near: Offset) -> Aside {
     let body = bytes::Bytes::from(number.to_string().repeat(40));
+    let size = body.len() + number as usize % 2;
     let record = sluice_adapters::Record {
         position: format!("t/0/{number}"),
         body: Some(body),
         ..sluice_adapters::Record::default()
     };
     let unfit = sluice_adapters::Unfit { is_conflict: number.is_multiple_of(3), detail: "no `type`".into() };
-    Aside { number, at_ms: 60, source, near, aside: sluice_adapters::Aside { record, unfit } }
+    Aside { number, at_ms: 60, source, near, aside: sluice_adapters::Aside { record, unfit, size } }
 }
 
 fn text(state: &State) -> String {

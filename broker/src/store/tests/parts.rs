@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::state::Outstanding;
 use super::super::{
-    Attempted, DeliveryId, Gap, LogRecord, Next, Offset, Options, Purge, Redrive, Routed, Slot, State,
+    Aside, Attempted, DeliveryId, Gap, LogRecord, Next, Offset, Options, Purge, Redrive, Routed, Slot, State,
     TriggerEntry, TriggerId, TriggerSet,
 };
 use super::disk::SimDisk;
@@ -84,6 +84,21 @@ fn outstanding_deliveries_are_an_ordered_map() {
             }
         }
     }
+}
+
+#[test]
+fn an_event_whose_frame_is_damaged_and_whose_matches_are_not_is_counted_once() {
+    let mut state = state(1);
+    // The frame with event 1 is not whole; the next one begins with what event 1 matched.
+    apply(&mut state, &[routed(0, 0, &[FIRST]), routed(1, 1, &[FIRST])]);
+    state.events(Offset(2), Offset(3), 2);
+    apply(&mut state, &[routed(2, 2, &[FIRST]), outcome(FIRST, 0, 0, Next::Delivered)]);
+    let gap = Gap { at_ms: 0, from: Offset(1), to: Offset(2), segment: 1, start: 0, end: 0 };
+    apply(&mut state, &[LogRecord::Gap(gap)]);
+    let books = state.books(&state.triggers[&FIRST]);
+    assert_eq!((books.seen(), books.matched, books.lost, books.pending()), (3, 2, 1, 1), "{books:?}");
+    let books = state.books(&state.triggers[&SECOND]);
+    assert_eq!((books.seen(), books.unmatched), (3, 3), "{books:?}");
 }
 
 #[test]
@@ -279,8 +294,8 @@ fn an_append_larger_than_a_segment_is_refused_and_many_small_ones_are_not() {
 #[test]
 fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
     let second = std::time::Duration::from_secs(1);
-    let queue = super::super::writer::Queue::new();
-    let urgent = |queue: &super::super::writer::Queue| {
+    let queue = super::super::queue::Queue::new();
+    let urgent = |queue: &super::super::queue::Queue| {
         let (answer, _) = tokio::sync::oneshot::channel();
         queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
     };
@@ -345,4 +360,23 @@ fn a_store_on_the_file_system_of_this_machine_opens_once_and_again() {
     }
     let report = super::super::verify(&options.dir, &mut |_| {}).unwrap();
     assert_eq!((report.events, report.closed, report.damage.len()), (2, true, 0));
+}
+
+#[test]
+fn what_was_put_aside_before_the_first_event_is_found_behind_it() {
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options()).unwrap();
+    let unfit = sluice_adapters::Unfit { is_conflict: false, detail: "no `id`".into() };
+    let aside = sluice_adapters::Aside { size: 0, record: sluice_adapters::Record::default(), unfit };
+    for number in 1..=3 {
+        let aside = Aside { number, at_ms: 0, source: "hook".into(), near: Offset(0), aside: aside.clone() };
+        run.append(&[], vec![LogRecord::Aside(aside)]).unwrap();
+    }
+    run.put("first", 100);
+    run.put("second", 100);
+    for number in 1..=3 {
+        let found = run.log.reader().read_aside(number, Offset(0)).unwrap();
+        assert_eq!(found.map(|aside| aside.number), Some(number));
+    }
+    run.stop().unwrap();
 }

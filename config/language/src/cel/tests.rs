@@ -100,7 +100,7 @@ fn what_errs() {
             event.subject == 'x'  =>  errs: attribute `subject` is absent; guard it with `has(event.subject)`
             event.data.other.deep == 1  =>  errs: `data.other.deep` is absent; guard it with `has(event.data.other.deep)`
             event.data.items[0].other == 1  =>  errs: there is no field `other`
-            event.data.amount  =>  errs: the result is a int, not true or false
+            event.data.amount  =>  errs: the result is of type int, not true or false
             event.data.amount / 0 == 1  =>  errs: Division by zero of Int(80)
             event.data.tags[7] == 'x'  =>  errs: Index out of bounds: Int(7)
             event.data.amount + 'a' == 'b'  =>  errs: Unsupported binary operator 'add': Int(80), String("a")

@@ -1,0 +1,8 @@
+//! The whole of routing and delivery on a clock that stands still, against sinks and a disk that do as they are told.
+
+mod descent;
+mod hanging;
+mod pace;
+mod reads;
+mod retries;
+pub mod rig;

@@ -1,0 +1,174 @@
+//! What reads the disk, or takes long, does so while everything else goes on; what cannot be read is not passed over.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use expect_test::expect;
+
+use super::rig::{Rig, Setup};
+use crate::delivery::Reason;
+
+/// A clock that stands still for as long as a read is held: whatever happens meanwhile did not wait for it.
+async fn delivered_meanwhile(broker: &Rig, trigger: &str, id: &str) {
+    let before = broker.books(trigger).delivered;
+    broker.disk.read_held().await;
+    broker.publish(id).await;
+    broker.eventually("others go on", |broker| broker.books(trigger).delivered == before + 1).await;
+    assert!(broker.disk.held_reads() > 0);
+}
+
+#[test]
+fn keys_of_an_ordered_trigger_are_read_while_others_go_on() {
+    let setup = Setup::new(
+        "t: { sink: http://shop, filters: [{ not: { exact: { id: b } } }], delivery: { order: partitionkey } }, \
+         u: { sink: http://mail }",
+        |_, id, attempt| if id == "x1" && attempt == 1 { "503" } else { "200" },
+    );
+    let text = setup.play(async |broker| {
+        broker.pause("t", Some("paused by an operator")).await;
+        for id in ["x1/x", "x2/x", "y1/y", "free"] {
+            broker.publish(id).await;
+        }
+        broker.at(1.0).await;
+        broker.kill_and_restart().await;
+        broker.disk.hold_reads();
+        broker.pause("t", None).await;
+        delivered_meanwhile(broker, "u", "b").await;
+        broker.disk.let_reads_go();
+        broker.at(60.0).await;
+    });
+    let mut lines: Vec<_> =
+        text.lines().filter(|line| line.contains(" t ") && line.contains("try")).collect();
+    // What goes at the same time is read by several threads.
+    lines.sort_unstable();
+    expect![[r#"
+        +1.01s  t free try 1 -> 200
+        +1.01s  t x1 try 1 -> 503, again in 1s
+        +1.01s  t y1 try 1 -> 200
+        +2.01s  t x1 try 2 -> 200
+        +2.01s  t x2 try 1 -> 200
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn the_place_of_a_trigger_that_begins_at_a_time_is_read_while_others_go_on() {
+    let setup = Setup::new("u: { sink: http://mail }", |_, _, _| "200");
+    setup.play(async |broker| {
+        for id in ["a", "b", "c"] {
+            broker.publish(id).await;
+        }
+        broker.at(1.0).await;
+        broker.kill_and_restart().await;
+        broker.disk.hold_reads();
+        let dispatch = broker.dispatch.clone();
+        let prepared = broker
+            .prepare("u: { sink: http://mail }, t: { sink: http://shop, start: \"2020-01-01T00:00:00Z\" }");
+        let reload = tokio::spawn(async move { dispatch.adopt(prepared).await });
+        delivered_meanwhile(broker, "u", "d").await;
+        broker.disk.let_reads_go();
+        reload.await.unwrap().unwrap();
+        broker.at(60.0).await;
+        assert_eq!(broker.books("t").delivered, 4);
+    });
+}
+
+#[test]
+fn a_look_at_many_triggers_lets_others_in_between() {
+    let triggers: Vec<_> = (0..600).map(|n| format!("t{n}: {{ sink: \"http://shop\" }}")).collect();
+    let setup = Setup::new(&triggers.join(", "), |_, _, _| "200").play(async |broker| {
+        let dispatch = broker.dispatch.clone();
+        let mut look = pin!(dispatch.each_trigger(|core, _, state| Some(core.state.books(state).matched)));
+        let poll = |look: std::pin::Pin<&mut dyn Future<Output = Vec<u64>>>| {
+            look.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        assert!(poll(look.as_mut()).is_pending(), "600 triggers are not looked at in one go");
+        broker.publish("a").await;
+        broker.settle().await;
+        assert_eq!(broker.books("t599").delivered, 1);
+        let seen = loop {
+            if let Poll::Ready(seen) = poll(look.as_mut()) {
+                break seen;
+            }
+        };
+        assert_eq!((seen.len(), seen[0], seen[599]), (600, 0, 1));
+    });
+    assert_eq!(setup.lines().count(), 600);
+}
+
+/// A trigger that fell behind and was restarted, at the moment when it reads its matches from the log.
+async fn catching_up(broker: &mut Rig) {
+    broker.pause("t", Some("paused by an operator")).await;
+    for n in 0..200 {
+        broker.publish(&n.to_string()).await;
+    }
+    broker.at(1.0).await;
+    broker.kill_and_restart().await;
+    broker.pause("t", None).await;
+    broker.at(1.5).await;
+    broker.disk.hold_reads();
+    // The first answers come, there is room for more, and time stands still.
+    broker.disk.read_held().await;
+    let is_catching_up = |broker: &Rig| {
+        let id = broker.id_of("t");
+        broker.dispatch.core().runtimes[&id].is_catching_up
+    };
+    broker.eventually("it reads what it is behind with", is_catching_up).await;
+}
+
+fn small(triggers: &str) -> Setup<'_> {
+    // Each trigger holds 64 deliveries, and the rest is on the log.
+    Setup { outstanding: 64, ..Setup::new(triggers, |_, _, _| "200 after 1s") }
+}
+
+#[test]
+fn a_trigger_that_is_removed_while_it_catches_up_goes_on_when_it_returns() {
+    let both = "t: { sink: http://shop }, u: { sink: http://mail, filters: [{ exact: { type: none } }] }";
+    small(both).play(async |broker| {
+        catching_up(broker).await;
+        broker.reload("u: { sink: http://mail }").await;
+        broker.disk.let_reads_go();
+        broker.at(10.0).await;
+        assert!(broker.books("t").delivered < 200);
+        broker.reload(both).await;
+        broker.at(60.0).await;
+        assert_eq!(broker.books("t").delivered, 200);
+    });
+}
+
+#[test]
+fn what_is_discarded_while_a_trigger_catches_up_is_settled_once() {
+    small("t: { sink: http://shop }").play(async |broker| {
+        catching_up(broker).await;
+        let (dispatch, id) = (broker.dispatch.clone(), broker.id_of("t"));
+        let discard = tokio::spawn(async move { dispatch.discard(id, Reason::Discarded).await });
+        // 32 events, and the matches twice.
+        broker.eventually("both read", |broker| broker.disk.held_reads() == 34).await;
+        broker.disk.let_reads_go();
+        discard.await.unwrap().unwrap();
+        broker.at(60.0).await;
+        let books = broker.books("t");
+        assert_eq!((books.matched, books.delivered + books.dead), (200, 200), "{books:?}");
+    });
+}
+
+#[test]
+fn events_that_cannot_be_read_are_not_routed_as_if_nobody_wanted_them() {
+    let setup = Setup {
+        stored: &["a", "b", "c"],
+        ..Setup::new(
+            "t: { sink: http://shop, start: earliest, delivery: { concurrency: 1 } }",
+            |_, _, _| "200",
+        )
+    };
+    let text = setup.play(async |broker| {
+        broker.disk.fail_reads(true);
+        broker.at(5.0).await;
+        assert_eq!(broker.books("t").seen(), 0);
+        broker.disk.fail_reads(false);
+        broker.at(60.0).await;
+        assert_eq!(broker.books("t").delivered, 3);
+    });
+    assert_eq!(text.matches("try 1 -> 200").count(), 3, "{text}");
+}
