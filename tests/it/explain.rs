@@ -388,7 +388,7 @@ fn a_remark_on_an_expression_is_a_warning_and_no_error() {
     std::fs::write(dir.path().join("sluice.yaml"), yaml).unwrap();
     let told = fed(dir.path(), &["check", "sluice.yaml"], "");
     assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.err.contains("sluice.yaml:5:41: warning: `sql`: AND and OR bind alike"), "{told:?}");
+    assert!(told.err.contains("sluice.yaml:5:38: warning: `sql`: AND and OR bind alike"), "{told:?}");
 }
 
 /// The sections "Filters" and "Why did this event not match?": the triggers, the event, and what is printed of it.
