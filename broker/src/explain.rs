@@ -35,8 +35,8 @@ pub struct Candidate {
     /// The filters, or why they cannot be read.
     pub filters: Result<Vec<Filter>, String>,
     pub places: Places,
-    /// As configured now; what it was is not kept.
-    pub transform: Option<Transform>,
+    /// The transform, or why it cannot be read.
+    pub transform: Result<Option<Transform>, String>,
     /// The first offset it sees.
     pub birth: Option<Offset>,
     /// Why it is paused.
@@ -80,7 +80,7 @@ impl Candidate {
             sources: trigger.sources.clone(),
             filters: Ok(trigger.filters.clone()),
             places: trigger.places.clone(),
-            transform: trigger.transform.clone(),
+            transform: Ok(trigger.transform.clone()),
             birth: None,
             paused: None,
         }
@@ -97,7 +97,7 @@ impl Candidate {
             sources,
             filters: filters.collect(),
             places: Places::default(),
-            transform: None,
+            transform: entry.filters.get("transform").map(Transform::from_json).transpose(),
             birth: Some(entry.birth),
             paused: None,
         }
@@ -159,7 +159,17 @@ impl Candidate {
 pub async fn explain(pool: &Pool, asked: &Asked<'_>, candidates: &[Candidate]) -> Vec<Verdict> {
     let mut verdicts = judge(asked, candidates);
     for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
-        let Some(transform) = candidate.transform.as_ref().filter(|_| verdict.matched) else { continue };
+        if !verdict.matched {
+            continue;
+        }
+        let transform = match &candidate.transform {
+            Ok(None) => continue,
+            Ok(Some(transform)) => transform,
+            Err(error) => {
+                verdict.untransformed = Some(format!("the transform cannot be read: {error}"));
+                continue;
+            }
+        };
         match transform::apply(pool, transform, asked.event).await {
             Ok(event) => {
                 verdict.transformed = serde_json::from_slice(&sluice_schemas::json::encode(&event)).ok();

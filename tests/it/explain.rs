@@ -239,6 +239,43 @@ async fn a_broker_explains_with_the_triggers_of_now_and_of_then() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_sink_got_then_is_told_by_the_transform_of_then() {
+    let sink = Sink::accepting().await;
+    let yaml = |transforms: [&str; 2]| {
+        let [set, jq] = transforms;
+        format!(
+            "triggers:\n  set: {{ sink: \"{0}\"{set} }}\n  jq: {{ sink: \"{0}\", dead_letter: \"{0}\"{jq} }}\n",
+            sink.url
+        )
+    };
+    let then = [
+        ", transform: { set: { type: 'then.{event.id}' } }",
+        ", transform: { jq: '.data.nothing.here | error' }",
+    ];
+    let broker = Broker::start(&yaml(then)).await;
+    broker.publish(&[("id", "1"), ("type", "a")], "{\"nothing\": {\"here\": \"no\"}}").await;
+    broker.trigger_when("set", |trigger| trigger["delivered"] == 1).await;
+    // A change of nothing but a transform is a new set, too.
+    assert_eq!(broker.reload(&yaml([", transform: { set: { type: now } }", ""])).await.status, 200);
+
+    let types = |answer: &Value| answer["triggers"][1]["transformed"]["type"].clone();
+    let now = broker.do_call("explain", &json!({ "offset": "0" })).await;
+    assert_eq!(
+        (types(&now), &now["triggers"][0]),
+        (json!("now"), &json!({ "trigger": "jq", "matched": true }))
+    );
+    let broker = broker.stop_and_restart().await;
+    let then = broker.do_call("explain", &json!({ "offset": "0", "config": "then" })).await;
+    assert_eq!(types(&then), json!("then.1"), "{then:#}");
+    let failed = then["triggers"][0]["untransformed"].as_str().unwrap_or_default();
+    assert!(failed.contains("no"), "{then:#}");
+    let told = broker.cli_words(&["explain", "--offset", "0", "--then", "--json"]);
+    assert_eq!(told.json()["triggers"], then["triggers"], "{told:?}");
+    let told = broker.cli_words(&["explain", "--offset", "0", "--then"]);
+    assert!(told.out.contains("cannot be transformed: ") && told.out.contains("its sink gets {"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_trigger_matches_and_says_that_it_is_paused() {
     let broker = Broker::start("triggers: { t: { sink: \"http://127.0.0.1:9/\" } }").await;
     broker.do_call("triggers/t/pause", &json!({})).await;
@@ -342,6 +379,16 @@ async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
         202
     );
     broker.get_when("unmatched", |found| found["never_seen"] == json!([])).await;
+}
+
+#[test]
+fn a_remark_on_an_expression_is_a_warning_and_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "triggers:\n  t:\n    sink: http://localhost/\n    filters:\n      - sql: type = 'a' AND id = 'b' OR id = 'c'\n";
+    std::fs::write(dir.path().join("sluice.yaml"), yaml).unwrap();
+    let told = fed(dir.path(), &["check", "sluice.yaml"], "");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.err.contains("sluice.yaml:5:38: warning: `sql`: AND and OR bind alike"), "{told:?}");
 }
 
 /// The sections "Filters" and "Why did this event not match?": the triggers, the event, and what is printed of it.

@@ -211,10 +211,14 @@ fn next_set(
     (triggers != old.triggers).then(|| TriggerSet { epoch: old.epoch + 1, at_ms: now, triggers })
 }
 
-/// What decides a match, as the log keeps it.
+/// What decides a match and what the sink gets, as the log keeps it.
 fn describe(trigger: &config::Trigger) -> serde_json::Value {
     let filters: Vec<_> = trigger.filters.iter().map(Filter::to_json).collect();
-    serde_json::json!({ "sources": trigger.sources, "filters": filters })
+    let mut described = serde_json::json!({ "sources": trigger.sources, "filters": filters });
+    if let Some(transform) = &trigger.transform {
+        described["transform"] = transform.to_json();
+    }
+    described
 }
 
 /// The first event received at or after a time.

@@ -43,6 +43,21 @@ impl Transform {
     }
 }
 
+/// Transforms as the log keeps them: the inverse of [`Transform::to_json`].
+impl Transform {
+    /// Compiles a transform from its JSON form. The error says which part of it is none.
+    pub fn from_json(transform: &Value) -> Result<Self, String> {
+        if let Some(program) = transform["jq"].as_str() {
+            return Jq::compile(program).map(Self::Jq).map_err(|error| format!("`jq`: {error}"));
+        }
+        let set =
+            transform["set"].as_object().ok_or_else(|| format!("expected jq or set, found {transform}"))?;
+        let set: Vec<_> = set.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let compiled = Self::compile_set(&set, transform.get("data"));
+        compiled.map_err(|error| format!("`set`: {error}"))
+    }
+}
+
 /// Puts templates over an event. Data that no template names keeps its bytes.
 pub fn set(fields: &EventFields, event: &Event) -> Result<Event, Unmade> {
     fields.apply(crate::Draft::of(event), &Scope::of(event))
@@ -95,6 +110,30 @@ mod tests {
             event = event.data(data, schemas::DataForm::Opaque);
         }
         event.build().expect("valid")
+    }
+
+    #[test]
+    fn what_the_log_keeps_of_a_transform_is_the_transform() {
+        let set = [
+            ("count".to_owned(), json!("{data.n}")),
+            ("type".to_owned(), json!("b.{event.type|x}")),
+            ("data_base64".to_owned(), json!("{data.b}")),
+        ];
+        let data = json!({ "a": ["{data.a}", 1, null, "{{"], "b": true });
+        for transform in [
+            Transform::compile_set(&set[..2], Some(&data)).expect("compiles"),
+            Transform::compile_set(&set, None).expect("compiles"),
+            Transform::compile_set(&[], Some(&Value::Null)).expect("compiles"),
+            Transform::Jq(Jq::compile(".data.a |= . + 1").expect("compiles")),
+        ] {
+            let kept = transform.to_json();
+            assert_eq!(Transform::from_json(&kept), Ok(transform), "{kept}");
+        }
+        for wrong in
+            [json!(null), json!({}), json!({ "jq": ".a |" }), json!({ "set": { "type": "{nope.a}" } })]
+        {
+            Transform::from_json(&wrong).expect_err("no transform");
+        }
     }
 
     fn through(program: &str, event: &Event) -> Result<Event, String> {

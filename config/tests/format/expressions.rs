@@ -314,3 +314,36 @@ fn mistakes_and_remarks_of_cesql_are_shown_where_they_are() {
         "#]],
     );
 }
+
+#[test]
+fn remarks_on_cesql_are_warnings_where_they_are() {
+    check_trigger(
+        r#"filters:
+  - sql: type = 'a' AND subject = 'b' OR source = 'c'
+  - cesql: "EXISTS subject AND (type = 'a' XOR source = 'b' AND id = 'c')"
+  - any:
+      - sql: >-
+          type = 'a' OR
+          source = 'b' XOR id = 'c'
+      - sql: (type = 'a' AND subject = 'b') OR source = 'c'
+  - sql: "LENGTH(subject)"
+  - sql: NOPE(subject) = 1"#,
+        expect![[r#"
+            sluice.yaml:5:43: warning: `sql`: AND and OR bind alike in CESQL and go from left to right, unlike in SQL: write brackets
+                5 |       - sql: type = 'a' AND subject = 'b' OR source = 'c'
+                  |                                           ^
+            sluice.yaml:6:65: warning: `cesql`: XOR and AND bind alike in CESQL and go from left to right, unlike in SQL: write brackets
+                6 |       - cesql: "EXISTS subject AND (type = 'a' XOR source = 'b' AND id = 'c')"
+                  |                                                                 ^
+            sluice.yaml:10:28: warning: `sql`: OR and XOR bind alike in CESQL and go from left to right, unlike in SQL: write brackets
+               10 |               source = 'b' XOR id = 'c'
+                  |                            ^
+            sluice.yaml:12:15: warning: `sql`: the result is always of type Integer; a filter passes only on true
+               12 |       - sql: "LENGTH(subject)"
+                  |               ^
+            sluice.yaml:13:14: warning: `sql`: there is no function `NOPE`, so that the expression errs wherever this is evaluated
+               13 |       - sql: NOPE(subject) = 1
+                  |              ^
+        "#]],
+    );
+}

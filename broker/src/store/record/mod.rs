@@ -75,7 +75,7 @@ pub struct TriggerEntry {
     pub name: String,
     /// The first offset the trigger sees.
     pub birth: Offset,
-    /// What it was configured to match, for `explain` of stored events.
+    /// What it was configured to match and to make of it, for `explain` of stored events.
     pub filters: serde_json::Value,
     /// Set while the name is gone from the configuration and the backlog is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,7 +74,7 @@ impl Expression {
 
     /// What is legal and hardly meant, in the order of the text.
     pub fn warnings(&self) -> Vec<Warning> {
-        warnings::warnings(&self.tree)
+        warnings::warnings(&self.text, &self.tree)
     }
 
     /// The names of the attributes that the expression reads or asks for, each once.

@@ -373,9 +373,10 @@ fn what_is_hardly_meant_is_a_warning() {
         shown.into_iter().map(|warning| format!("{}: {}", warning.at, warning.message)).collect::<Vec<_>>()
     };
     let mix = "bind alike in CESQL and go from left to right, unlike in SQL: write brackets";
-    assert_eq!(warnings("a OR b AND c"), [format!("11: OR and AND {mix}")]);
+    assert_eq!(warnings("a OR b AND c"), [format!("7: OR and AND {mix}")]);
     assert_eq!(warnings("a OR (b AND c) OR EXISTS d"), Vec::<String>::new());
-    assert_eq!(warnings("NOT (a XOR b AND c)"), [format!("17: XOR and AND {mix}")]);
+    assert_eq!(warnings("NOT (a XOR b AND c)"), [format!("13: XOR and AND {mix}")]);
+    assert_eq!(warnings("a AND b AND (c)\n  or(d)"), [format!("18: AND and OR {mix}")]);
     let cases = [
         (
             "LEN(a) = 1",

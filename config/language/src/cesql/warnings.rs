@@ -12,7 +12,7 @@ pub struct Warning {
     pub message: String,
 }
 
-pub fn warnings(tree: &Node) -> Vec<Warning> {
+pub fn warnings(text: &str, tree: &Node) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |at, message: String| found.push(Warning { at, message });
     if let Some(ty @ (Type::Integer | Type::String)) = tree.ty() {
@@ -20,7 +20,7 @@ pub fn warnings(tree: &Node) -> Vec<Warning> {
         warn(tree.start, format!("the result is always of type {name}; a filter passes only on true"));
     }
     tree.walk(&mut |node| match &node.form {
-        Form::Chain { first, rest } => chain(first, rest, &mut warn),
+        Form::Chain { first, rest } => chain(text, first, rest, &mut warn),
         Form::Call { name, function: None, arguments } => {
             let reason = missing_function(name, arguments.len());
             warn(node.start, format!("{reason}, so that the expression errs wherever this is evaluated"));
@@ -34,16 +34,17 @@ pub fn warnings(tree: &Node) -> Vec<Warning> {
     found
 }
 
-fn chain(first: &Node, rest: &[(Operator, Node)], warn: &mut impl FnMut(usize, String)) {
+fn chain(text: &str, first: &Node, rest: &[(Operator, Node)], warn: &mut impl FnMut(usize, String)) {
     let Some((operator, _)) = rest.first() else { return };
+    let mixed = rest.array_windows().find(|[(one, _), (other, _)]| one != other);
     if operator.level() == Level::Logic
-        && let Some((other, right)) = rest.iter().find(|(other, _)| other != operator)
+        && let Some([(_, left), (other, right)]) = mixed
     {
         let (one, other) = (operator.name(), other.name());
         let message = format!(
             "{one} and {other} bind alike in CESQL and go from left to right, unlike in SQL: write brackets"
         );
-        warn(right.start, message);
+        warn(operator_after(text, left, right), message);
     }
     let operands = || std::iter::once(first).chain(rest.iter().map(|(_, operand)| operand));
     if rest.iter().any(|(operator, _)| operator.is_ordering())
@@ -52,6 +53,12 @@ fn chain(first: &Node, rest: &[(Operator, Node)], warn: &mut impl FnMut(usize, S
         let message = "`<`, `<=`, `>` and `>=` compare integers only; this text is none, so that it errs";
         warn(operand.start, message.into());
     }
+}
+
+/// Where the operator between two operands begins: nothing else but white space is there.
+fn operator_after(text: &str, left: &Node, right: &Node) -> usize {
+    let between = text.get(left.end..right.start).unwrap_or_default();
+    left.end + between.len() - between.trim_start().len()
 }
 
 fn is_never_integer(node: &Node) -> bool {
