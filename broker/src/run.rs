@@ -11,6 +11,7 @@ use sluice_adapters::hook::Hooks;
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{Metadata, error, info, warn};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -151,12 +152,13 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         .adopt(prepared)
         .await
         .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
-    tokio::spawn(dispatch.clone().route(opened.tail));
-    tokio::spawn(dispatch.clone().tick());
-    tokio::spawn(dispatch.clone().tell());
-    tokio::spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(dispatch.clone().route(opened.tail));
+    tasks.spawn(dispatch.clone().tick());
+    tasks.spawn(dispatch.clone().tell());
+    tasks.spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
     if let Some(age) = config.dead_letters_age {
-        tokio::spawn(expire_dead_letters(dispatch.clone(), age));
+        tasks.spawn(expire_dead_letters(dispatch.clone(), age));
     }
 
     let hooks = Hooks::default();
@@ -198,7 +200,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
     sources.adopt(prepared_sources).await;
     gate.set(GateState::Ready);
     dispatch.log().index().start();
-    tokio::spawn(watch_room(dispatch.clone(), gate.clone()));
+    tasks.spawn(watch_room(dispatch.clone(), gate.clone()));
     sources.settled(SETTLE_DEADLINE).await;
     greet(&config, addresses, loaded.files.len(), sources.not_up().len());
 
@@ -212,7 +214,7 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         reload_success,
     };
     let mut ended = opened.ended;
-    let failure = running.until_stopped(&mut signals, reload_requests, &mut ended).await;
+    let failure = running.until_stopped(&mut signals, reload_requests, &mut ended, &mut tasks).await;
     if let Some(error) = failure {
         gate.set(GateState::Failed(error.to_string()));
         return Err(error);
@@ -381,6 +383,7 @@ impl Running {
         signals: &mut Signals,
         mut reloads: mpsc::Receiver<Reload>,
         ended: &mut oneshot::Receiver<std::io::Result<()>>,
+        tasks: &mut JoinSet<()>,
     ) -> Option<Error> {
         loop {
             tokio::select! {
@@ -397,6 +400,10 @@ impl Running {
                     Ok(Err(error)) => Error::StoreWrite(format!("the store cannot be written any more: {error}")),
                     Ok(Ok(())) | Err(_) => Error::StoreWrite("the store's writer ended unexpectedly".into()),
                 }),
+                // Without routing or retries the broker would take events and say nothing.
+                Some(Err(panic)) = tasks.join_next() => {
+                    return Some(Error::failed_because("a task that the broker cannot do without ended", panic));
+                }
             }
         }
     }
