@@ -85,6 +85,11 @@ fn sink_error(error: &dispatch::WrongSink) -> Error {
 /// Runs the broker until a signal or a failing disk ends it.
 pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
     start_log(log);
+    // A huge page stays resident for a few bytes that are in use: with them a busy broker holds half as much again.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "memory comes in huge pages");
+    }
     let loaded = load(&paths)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
