@@ -35,7 +35,7 @@ fn event(id: &str, extra: &Value) -> Value {
 }
 
 /// What `explain` says of one event under these triggers, each as `NAME: matches` or `NAME: FILTER: MESSAGE`.
-fn verdicts(triggers: &str, event: &Value) -> Vec<String> {
+pub fn verdicts(triggers: &str, event: &Value) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("sluice.yaml"), format!("triggers:\n{triggers}\n")).unwrap();
     let arguments = ["explain", "-", "--json", "--config", "sluice.yaml"];
