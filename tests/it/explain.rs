@@ -28,7 +28,7 @@ fn fed(dir: &std::path::Path, arguments: &[&str], input: &str) -> Told {
     }
 }
 
-fn event(id: &str, extra: &Value) -> Value {
+pub fn event(id: &str, extra: &Value) -> Value {
     let mut event = json!({ "specversion": "1.0", "id": id, "source": "/shop", "type": "com.example.order" });
     event.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     event

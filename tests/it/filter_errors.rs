@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::broker::Broker;
-use crate::explain::verdicts;
+use crate::explain::{event, verdicts};
 use crate::sink::Sink;
 
 /// Names of triggers with a filter that holds for an event only when nothing in it errs, and what is said of the error.
@@ -14,11 +14,11 @@ const ERRING: [(&str, &str, &str); 11] = [
     ("absent", "sql: \"NOT (subject = 'y')\"", "attribute `subject` is absent"),
     ("overflow", "sql: big * 2 > 0", "2147483647 * 2 is no 32-bit integer"),
     ("beyond", "sql: far > 0", "`2147483648` is not a 32-bit integer"),
-    ("celdivision", "cel: 1 / event.data.n == 1", "?"),
-    ("celcast", "cel: int(event.word) == 1", "?"),
-    ("celindex", "cel: \"event.data.list[0] == 1\"", "?"),
-    ("celtype", "cel: event.data.m > 0", "?"),
-    ("celoverflow", "cel: int(event.big) * 9223372036854775807 > 0", "?"),
+    ("celdivision", "cel: 1 / event.data.n == 1", "Division by zero"),
+    ("celcast", "cel: int(event.word) == 1", "executing function 'int'"),
+    ("celindex", "cel: \"event.data.list[0] == 1\"", "Index out of bounds"),
+    ("celtype", "cel: event.data.m > 0", "no matching overload for '_>_'"),
+    ("celoverflow", "cel: int(event.big) * 9223372036854775807 > 0", "Overflow from binary operator 'mul'"),
 ];
 
 fn metric(page: &str, trigger: &str) -> String {
@@ -31,7 +31,9 @@ fn metric(page: &str, trigger: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_in_an_expression_is_no_match_counted_and_told() {
     let sink = Sink::accepting().await;
-    let trigger = |name: &str, filters: &str| format!("  {name}: {{ filters: [ {filters} ], sink: \"{}\" }}\n", sink.url);
+    let trigger = |name: &str, filters: &str| {
+        format!("  {name}: {{ filters: [ {filters} ], sink: \"{}\" }}\n", sink.url)
+    };
     let triggers: String = ERRING
         .iter()
         .flat_map(|(name, filter, _)| {
@@ -39,8 +41,10 @@ async fn an_error_in_an_expression_is_no_match_counted_and_told() {
         })
         .collect();
     let broker = Broker::start(&format!("triggers:\n{triggers}")).await;
-    let bad = [("sequence", "0"), ("word", "abc"), ("step", "-1"), ("big", "2147483647"), ("far", "2147483648")];
-    let good = [("sequence", "1"), ("word", "1"), ("step", "1"), ("big", "1"), ("far", "1"), ("subject", "x")];
+    let bad =
+        [("sequence", "0"), ("word", "abc"), ("step", "-1"), ("big", "2147483647"), ("far", "2147483648")];
+    let good =
+        [("sequence", "1"), ("word", "1"), ("step", "1"), ("big", "1"), ("far", "1"), ("subject", "x")];
     let mut offset = String::new();
     for (id, attributes, data) in [
         ("1", bad.as_slice(), "{\"n\": 0, \"m\": \"a\", \"list\": []}"),
@@ -70,8 +74,7 @@ async fn an_error_in_an_expression_is_no_match_counted_and_told() {
         for name in [name.to_owned(), format!("not-{name}")] {
             assert_eq!(metric(&page, &name), "2", "{name}");
             let message = verdict(&name);
-            eprintln!("{name}: {message}");
-            assert!(expected == "?" || message.contains(expected), "{name}: {message}");
+            assert!(message.contains(expected), "{name}: {message}");
             assert!(message.ends_with(": an error, so the trigger does not match"), "{name}: {message}");
         }
     }
@@ -110,29 +113,25 @@ async fn data_that_is_no_json_is_no_match_and_no_storm_of_errors() {
     assert_eq!(metric(&page, "all"), "0");
 }
 
-fn event(attributes: &Value) -> Value {
-    let mut event = json!({ "specversion": "1.0", "id": "1", "source": "/shop", "type": "com.example.order" });
-    event.as_object_mut().unwrap().extend(attributes.as_object().unwrap().clone());
-    event
-}
-
 /// Which of these filters match the event, as a letter for each: `m` matches, `-` does not, `e` errs.
 fn letters(filters: &[&str], attributes: &Value) -> String {
-    let trigger = |(n, filter)| format!("  t{n:02}: {{ filters: [ {filter} ], sink: \"http://localhost/\" }}\n");
+    let trigger =
+        |(n, filter)| format!("  t{n:02}: {{ filters: [ {filter} ], sink: \"http://localhost/\" }}\n");
     let triggers: String = filters.iter().enumerate().map(trigger).collect();
     let letter = |told: &String| match told {
         told if told.ends_with(": matches") => 'm',
         told if told.ends_with(": an error, so the trigger does not match") => 'e',
         _ => '-',
     };
-    verdicts(&triggers, &event(attributes)).iter().map(letter).collect()
+    verdicts(&triggers, &event("1", attributes)).iter().map(letter).collect()
 }
 
 /// Case 105: attributes and data compare byte by byte; nothing is folded or normalised.
 #[test]
 fn what_looks_alike_is_not_equal() {
     // `é` in one character, an `e` with an accent, upper case, a Cyrillic letter, a space that takes no room, full width.
-    let texts = ["caf\u{e9}", "cafe\u{301}", "CAF\u{c9}", "c\u{430}f\u{e9}", "ca\u{200b}f\u{e9}", "\u{ff43}af\u{e9}"];
+    let texts =
+        ["caf\u{e9}", "cafe\u{301}", "CAF\u{c9}", "c\u{430}f\u{e9}", "ca\u{200b}f\u{e9}", "\u{ff43}af\u{e9}"];
     for (n, wanted) in texts.iter().enumerate() {
         let filters = [
             format!("exact: {{ region: \"{wanted}\" }}"),
@@ -185,11 +184,9 @@ fn absent_and_empty_are_distinct() {
         "cel: \"event.data.a == ''\"",
         "cel: event.data.a == null",
     ];
-    for (data, expected) in [
-        (json!({ "a": "" }), "m-m-mm-"),
-        (json!({ "a": null }), "-mm-m-m"),
-        (json!({ "b": 1 }), "---m-ee"),
-    ] {
+    for (data, expected) in
+        [(json!({ "a": "" }), "m-m-mm-"), (json!({ "a": null }), "-mm-m-m"), (json!({ "b": 1 }), "---m-ee")]
+    {
         assert_eq!(letters(&of_data, &json!({ "data": data })), expected, "{data}");
     }
 }
