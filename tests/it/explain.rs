@@ -28,14 +28,14 @@ fn fed(dir: &std::path::Path, arguments: &[&str], input: &str) -> Told {
     }
 }
 
-fn event(id: &str, extra: &Value) -> Value {
+pub fn event(id: &str, extra: &Value) -> Value {
     let mut event = json!({ "specversion": "1.0", "id": id, "source": "/shop", "type": "com.example.order" });
     event.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     event
 }
 
 /// What `explain` says of one event under these triggers, each as `NAME: matches` or `NAME: FILTER: MESSAGE`.
-fn verdicts(triggers: &str, event: &Value) -> Vec<String> {
+pub fn verdicts(triggers: &str, event: &Value) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("sluice.yaml"), format!("triggers:\n{triggers}\n")).unwrap();
     let arguments = ["explain", "-", "--json", "--config", "sluice.yaml"];

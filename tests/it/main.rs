@@ -11,6 +11,7 @@ mod dead_letters;
 mod delivery;
 mod documents;
 mod explain;
+mod filter_errors;
 mod git;
 mod kafka;
 mod lookups;

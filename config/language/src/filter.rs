@@ -169,6 +169,25 @@ mod tests {
         assert!(!holds(&filter("6")));
     }
 
+    /// Case, another alphabet, an accent of its own, an invisible character: none of them is equal to the text as it is.
+    #[test]
+    fn texts_that_look_alike_are_not_equal() {
+        let texts = ["caf\u{e9}", "cafe\u{301}", "CAF\u{c9}", "c\u{430}f\u{e9}", "ca\u{200b}f\u{e9}"];
+        for found in texts {
+            let event = Event::builder()
+                .attribute("specversion", "1.0")
+                .attribute("id", "1")
+                .attribute("source", "/s");
+            let event = event.attribute("type", "a").attribute("region", found).build().expect("valid");
+            for wanted in texts {
+                for filter in [Filter::Exact, Filter::Prefix, Filter::Suffix] {
+                    let holds = filter(pairs("region", wanted)).holds(&Facts::of(&event));
+                    assert_eq!(holds, Ok(wanted == found), "{wanted:?} and {found:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn prefix_and_suffix_are_case_sensitive() {
         assert!(holds(&Filter::Prefix(pairs("type", "com."))));

@@ -226,49 +226,6 @@ fn keys_of_an_envelope_are_warned_of() {
     );
 }
 
-/// Filters of the list of bad inputs that are refused (97 to 101).
-#[test]
-fn what_would_match_all_or_overflow_is_refused() {
-    check_trigger(
-        r#"filters:
-  - exact: {}
-  - { exact: { type: a }, cel: "true" }
-  - any: []
-  - prefix: { type: "" }
-  - regex: { type: "(a+)+$" }
-  - cel: event.type.matches('(a+)+$(')"#,
-        expect![[r#"
-            sluice.yaml:5:16: `exact` needs at least one attribute
-                5 |       - exact: {}
-                  |                ^
-            sluice.yaml:6:31: `cel` is a second dialect in one filter: begin it with `- `, or put both under `all`
-                6 |       - { exact: { type: a }, cel: "true" }
-                  |                               ^^^
-            sluice.yaml:7:14: `any` needs at least one filter
-                7 |       - any: []
-                  |              ^
-            sluice.yaml:8:25: `prefix` of `type`: the value is empty
-                8 |       - prefix: { type: "" }
-                  |                         ^^
-            sluice.yaml:9:9: unknown filter dialect `regex`: expected exact, prefix, suffix, all, any, not, sql, cesql, data or cel
-                9 |       - regex: { type: "(a+)+$" }
-                  |         ^^^^^
-            sluice.yaml:10:33: `cel`: not a regular expression: unclosed group
-               10 |       - cel: event.type.matches('(a+)+$(')
-                  |                                 ^
-        "#]],
-    );
-    let deep = format!("filters:\n  - {}cel: \"true\"{}", "not: { ".repeat(40), " }".repeat(40));
-    check_trigger(
-        &deep,
-        expect![[r#"
-        sluice.yaml:5:231: filters nested more than 32 levels deep
-            5 | : { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { not: { n
-              |                                                                         ^
-    "#]],
-    );
-}
-
 #[test]
 fn a_trigger_that_moves_within_its_file_is_the_same_and_knows_its_place() {
     let read = |before: &str| {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its case shall panic")]
 
+mod bad_filters;
 mod delivery;
 mod examples;
 mod expressions;
