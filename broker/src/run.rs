@@ -524,7 +524,7 @@ async fn keep_promises(dispatch: Dispatch, grace: Duration) {
             let mut core = dispatch.core();
             let owes_nothing =
                 core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
-            if owes_nothing && !core.state.dead.keys().any(|dead| dead.trigger == id) {
+            if core.is_removed(id) && owes_nothing && !core.state.dead.keys().any(|dead| dead.trigger == id) {
                 core.frozen.remove(&id);
                 core.record(LogRecord::Dropped(id));
             }

@@ -95,6 +95,13 @@ impl Event {
         self
     }
 
+    /// The same event without its data.
+    #[must_use]
+    pub fn without_data(mut self) -> Self {
+        self.data = None;
+        self
+    }
+
     /// Puts an event together from parts that were valid when they were stored.
     pub fn from_stored(attributes: Vec<(Box<str>, Value)>, data: Option<Data>) -> Self {
         Self { attributes, data }

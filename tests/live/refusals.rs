@@ -25,9 +25,14 @@ pub async fn a_place_that_is_missing_is_retried_until_it_is_there(story: Story) 
     for letter in running.dead_letters("impatient", 3).await {
         assert_attempts(&letter, "attempts", 2, words);
     }
+    let says_why = async || {
+        running.trigger("patient").await["last_error"]["error"]
+            .as_str()
+            .is_some_and(|why| why.contains(words))
+    };
+    running.until("it says why they wait", says_why).await;
     let patient = running.trigger("patient").await;
     assert_eq!((&patient["pending"], &patient["dead"]), (&3.into(), &0.into()), "{patient}");
-    assert!(patient["last_error"]["error"].as_str().unwrap().contains(words), "{patient}");
 
     system.create(services, &story.outward, 1).await;
     running.until("they are delivered", async || running.trigger("patient").await["delivered"] == 3).await;

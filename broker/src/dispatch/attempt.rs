@@ -317,7 +317,7 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
     error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
     let now = clock::steady_ms();
     let mut core = dispatch.core();
-    if let Some(runtime) = core.runtimes.get_mut(&id.trigger) {
+    if let Some(runtime) = core.runtime_mut(id.trigger) {
         runtime.last_error = Some(LastError { at_ms: now, status: None, error: cause.to_string() });
         runtime.postpone(id, now + UNREADABLE_WAIT_MS);
     }
@@ -332,6 +332,10 @@ impl Dispatch {
         loop {
             let (pieces, behind) = {
                 let mut core = self.core();
+                if reason == Reason::TriggerRemoved && !core.is_removed(id) {
+                    // It has come back meanwhile.
+                    return Ok(total);
+                }
                 let pieces = core.discard(id, reason, PIECE);
                 (pieces, core.state.triggers.get(&id).is_some_and(|state| state.behind.is_some()))
             };
@@ -339,7 +343,10 @@ impl Dispatch {
                 return Ok(total);
             }
             total += pieces.len() as u64;
-            if !pieces.is_empty() {
+            if pieces.is_empty() {
+                // What is in flight must end first, or what was matched reach the log.
+                tokio::time::sleep(history::CATCH_UP_PAUSE).await;
+            } else {
                 self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
                 self.shared.owed.notify_one();
             }

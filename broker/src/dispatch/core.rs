@@ -252,6 +252,11 @@ impl Core {
         Some(from)
     }
 
+    /// Whether a trigger is removed and has not come back.
+    pub fn is_removed(&self, id: TriggerId) -> bool {
+        self.state.set.triggers.iter().any(|entry| entry.id == id && entry.removed_at_ms.is_some())
+    }
+
     /// Takes up matches from memory if they are all there; else says from where they must be read.
     pub fn catch_up_from_memory(&mut self, id: TriggerId) -> Option<Offset> {
         let (share, routed_to) = (self.share(), self.state.routed_to());
@@ -261,7 +266,9 @@ impl Core {
             trigger.behind = None;
             return None;
         }
-        if self.recent.front().is_none_or(|first| first.from > from) {
+        // The past of a new trigger says nothing of how far back the matches of the others are kept.
+        let kept_from = self.recent.iter().find(|routed| routed.only.is_none()).map(|routed| routed.from);
+        if kept_from.is_none_or(|kept_from| kept_from > from) {
             return Some(from);
         }
         let ranges = self

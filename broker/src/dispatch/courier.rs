@@ -147,6 +147,10 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
 /// What is to be sent now, the oldest of each lane first.
 fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
     let now = Instant::now();
+    // A lane that has rested enough is looked at now, or owes nothing any more: nobody waits for it.
+    for lane in lanes.values_mut() {
+        lane.rests_until = lane.rests_until.filter(|until| *until > now);
+    }
     let mut tasks = Vec::new();
     let mut void = Vec::new();
     let mut free = IN_FLIGHT_MAX.saturating_sub(lanes.values().map(|lane| lane.in_flight.len()).sum());
@@ -162,10 +166,9 @@ fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
             continue;
         };
         let lane = lanes.entry(first.trigger).or_default();
-        if lane.rests_until.is_some_and(|until| until > now) {
+        if lane.rests_until.is_some() {
             continue;
         }
-        lane.rests_until = None;
         // A sink that failed is tried with one.
         let most = if lane.failures > 0 { 1 } else { LANE_MAX };
         let room = most.saturating_sub(lane.in_flight.len()).min(free);

@@ -15,7 +15,7 @@ use crate::store::{LogRecord, Offset, ReadError, Reader, Record, Routed, Trigger
 const PIECE: usize = 512;
 /// Matches taken from the log in one go.
 const MATCHES_MAX: usize = 20_000;
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 /// The past of a trigger without room for it is looked at again after this.
 const HISTORY_PAUSE: Duration = Duration::from_millis(50);
 /// What cannot be read is tried again after this, and then after longer.

@@ -24,8 +24,8 @@ impl Scrub {
     /// Verifies the next piece of a sealed segment.
     pub fn step(&mut self, reader: &Reader) -> io::Result<()> {
         let segments = reader.segments();
-        let Some((_, sealed)) = segments.split_last() else { return Ok(()) };
-        let Some(segment) = sealed.iter().find(|segment| segment.number() >= self.segment) else {
+        let mut sealed = segments.iter().zip(segments.iter().skip(1));
+        let Some((segment, next)) = sealed.find(|(segment, _)| segment.number() >= self.segment) else {
             return Ok(());
         };
         if segment.number() > self.segment {
@@ -44,6 +44,12 @@ impl Scrub {
                 self.last_frame = header.frame;
                 continue;
             }
+            let following = window.next_header(self.at, self.last_frame)?;
+            if header.is_none() && following.is_none() && next.header.first_frame <= self.last_frame + 1 {
+                // What a snapshot covers is as long as its file: behind the last frame is unused space.
+                self.at = end;
+                break;
+            }
             let (file, at) = (file_name(segment), self.at);
             tracing::error!(
                 file,
@@ -51,7 +57,7 @@ impl Scrub {
                 "the log is damaged here: events in this place cannot be read any more"
             );
             self.damage.push((file, at));
-            self.at = window.next_header(self.at, self.last_frame)?.map_or(end, |(position, _)| position);
+            self.at = following.map_or(end, |(position, _)| position);
         }
         if self.at >= end {
             self.segment += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use super::super::Offset;
 use super::super::format::{self, FRAME_HEADER_BYTES, FrameHeader, RecordType, SEGMENT_HEADER_BYTES};
@@ -118,7 +119,7 @@ impl Index {
                 && wanted.takes(&record)
                 && is_older(found, record.offset)
             {
-                piece.push_back(record);
+                piece.push_back(row(record));
                 if piece.len() > room {
                     piece.pop_front();
                 }
@@ -140,6 +141,7 @@ impl Index {
                 let fitting: Vec<_> = newest_first
                     .filter(|record| wanted.takes(record) && is_older(found, record.offset))
                     .take(wanted.limit - found.len())
+                    .map(row)
                     .collect();
                 found.extend(fitting);
                 candidates = older;
@@ -384,4 +386,9 @@ fn pick_of(header: &FrameHeader, frame: &[u8], offsets: &[Offset], picked: &mut 
         }
         position += length;
     }
+}
+
+/// What a list shows of an event: the data of a thousand may not fit in memory.
+fn row(record: Record) -> Record {
+    Record { event: Arc::new(Arc::unwrap_or_clone(record.event).without_data()), ..record }
 }

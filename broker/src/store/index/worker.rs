@@ -58,8 +58,13 @@ impl Index {
         if error.is_full() {
             self.control().state = IndexState::Waiting;
             tracing::warn!("there is no room for the event index: it is removed, and look-ups scan the log");
-            if let Err(error) = fs::remove_dir_all(&self.dir) {
-                tracing::warn!(%error, "the event index cannot be removed");
+            for dir in [self.dir.with_extension("broken"), self.dir.clone()] {
+                match fs::remove_dir_all(&dir) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!(%error, dir = %dir.display(), "the event index cannot be removed");
+                    }
+                    _ => {}
+                }
             }
             return;
         }

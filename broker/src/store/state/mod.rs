@@ -370,7 +370,8 @@ impl State {
         for (offset, matched) in &routed.matches {
             for id in matched {
                 if let Some(trigger) = self.triggers.get_mut(id).filter(|trigger| trigger.birth <= *offset) {
-                    let may = room(trigger);
+                    // `behind` is never within a trigger's past: whoever routes that waits for room instead.
+                    let may = routed.only.is_some() || room(trigger);
                     trigger.enqueue(*offset, may);
                     trigger.last_matched_at_ms = self.last_received_ms;
                 }

@@ -308,6 +308,24 @@ fn a_log_without_its_identity_is_refused_and_left_alone() {
 }
 
 #[test]
+fn unused_space_behind_the_last_frame_of_a_segment_is_no_damage() {
+    let options = Options { window: None, segment_bytes: 12 << 10, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    for n in 0..40 {
+        run.put(&format!("{n}"), 1000);
+    }
+    run.keeper.step();
+    run.stop().unwrap();
+    let mut run = Run::open(&disk, &options).unwrap();
+    let sealed = run.log.reader().segments().len() - 1;
+    assert!(sealed > 1, "a log of several segments");
+    (0..sealed).for_each(|_| run.keeper.step());
+    assert_eq!(run.log.report().problem, None);
+    run.stop().unwrap();
+}
+
+#[test]
 fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
     let (disk, options) = long_log(0);
     let mut run = Run::open(&disk, &options).unwrap();
