@@ -343,16 +343,18 @@ impl Dispatch {
                 return Ok(total);
             }
             total += pieces.len() as u64;
-            if pieces.is_empty() {
-                // What is in flight must end first, or what was matched reach the log.
-                tokio::time::sleep(history::CATCH_UP_PAUSE).await;
-            } else {
+            let is_empty = pieces.is_empty();
+            if !is_empty {
                 self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
                 self.shared.owed.notify_one();
             }
             if behind {
                 let caught_up = history::catch_up(self, id).await;
                 caught_up.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
+                if is_empty {
+                    // What is in flight must end first, or what was matched reach the log.
+                    tokio::time::sleep(history::CATCH_UP_PAUSE).await;
+                }
             }
         }
     }
