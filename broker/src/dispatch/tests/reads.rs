@@ -154,6 +154,25 @@ fn what_is_discarded_while_a_trigger_catches_up_is_settled_once() {
 }
 
 #[test]
+fn the_past_of_a_new_trigger_does_not_hide_what_another_is_behind_with() {
+    small("t: { sink: http://shop }").play(async |broker| {
+        broker.pause("t", Some("paused by an operator")).await;
+        for n in 0..200 {
+            broker.publish(&n.to_string()).await;
+        }
+        broker.at(1.0).await;
+        // What was matched is on the log only, and then the past of `u` is what is in memory.
+        broker.kill_and_restart().await;
+        broker.reload("t: { sink: http://shop }, u: { sink: http://mail, start: earliest }").await;
+        broker.at(60.0).await;
+        broker.publish("new").await;
+        broker.pause("t", None).await;
+        broker.at(120.0).await;
+        assert_eq!((broker.books("t").delivered, broker.books("u").delivered), (201, 201));
+    });
+}
+
+#[test]
 fn events_that_cannot_be_read_are_not_routed_as_if_nobody_wanted_them() {
     let setup = Setup {
         stored: &["a", "b", "c"],
