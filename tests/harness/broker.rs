@@ -147,9 +147,11 @@ impl Broker {
         self.signal(rustix::process::Signal::STOP);
         let tasks = format!("/proc/{}/task", self.child.id().expect("it runs"));
         let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
-            // A thread that is gone since does nothing either.
+            // A thread that is gone since does nothing either; `t` is what a traced one is in.
             let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
-            stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+            stat.map_or(true, |stat| {
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['T', 't']))
+            })
         };
         let since = Instant::now();
         while !std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
