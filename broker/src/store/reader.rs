@@ -51,6 +51,24 @@ impl Reader {
         self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The segment of this number.
+    pub fn segment(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().rfind(|segment| segment.number() == number).cloned()
+    }
+
+    /// The newest segment with a lower number: who goes through the log backwards leases one segment at a time.
+    pub fn newest_below(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().rfind(|segment| segment.number() < number).cloned()
+    }
+
+    /// The oldest segment with a higher number: who goes through the log leases one segment at a time.
+    pub fn oldest_above(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().find(|segment| segment.number() > number).cloned()
+    }
+
     pub fn add_segment(&self, segment: Arc<Segment>) {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
@@ -184,8 +202,9 @@ impl Reader {
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
     /// that recovery wrote again is visited once. From 0 on, what stands in front of the first event is visited too.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
-        let mut last_frame = 0;
-        for segment in self.segments() {
+        let (mut last_frame, mut number) = (0, 0);
+        while let Some(segment) = self.oldest_above(number) {
+            number = segment.number();
             let extent = segment.extent();
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
