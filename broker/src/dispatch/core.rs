@@ -319,11 +319,10 @@ impl Core {
         let runtime = self.runtimes.get(&id).or_else(|| self.frozen.get(&id));
         let in_flight = runtime.map(|runtime| &runtime.in_flight);
         let owes_letter = runtime.is_some_and(|runtime| runtime.active.dead_letter.is_some());
-        let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0, slot.attempts));
-        let redriven = trigger.redriven.iter().map(|((offset, n), slot)| (*offset, *n, slot.attempts));
+        let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0));
         let all: Vec<_> = own
-            .chain(redriven)
-            .map(|(offset, redrive, _)| DeliveryId { trigger: id, offset, redrive })
+            .chain(trigger.redriven.keys().copied())
+            .map(|(offset, redrive)| DeliveryId { trigger: id, offset, redrive })
             .filter(|delivery| in_flight.is_none_or(|set| !set.contains(delivery)))
             .take(limit)
             .map(|delivery| Attempted { owes_letter, ..ended_without_attempt(delivery, reason) })

@@ -224,7 +224,7 @@ impl Runtime {
         self.postponed.push(until_ms, id);
     }
 
-    /// An attempt has ended; `is_settled` when there will be no other.
+    /// An attempt has ended; `due_ms` is when the next one may be made, and without it there will be none.
     pub fn ended(&mut self, id: DeliveryId, due_ms: Option<u64>) {
         self.in_flight.remove(&id);
         match due_ms {
