@@ -176,8 +176,13 @@ impl Core {
             self.wake(id, now + ROOM_WAIT_MS);
             return None;
         }
+        let was_draining = runtime.is_draining();
         match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
             Ok(step) => {
+                if was_draining {
+                    // Whoever ended before the last one has left with nothing to do.
+                    self.wake(id, now);
+                }
                 if matches!(step, Step::Attempt(_)) {
                     self.in_flight.send_modify(|count| *count += 1);
                 }
@@ -233,8 +238,10 @@ impl Core {
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
-        if let Some(runtime) = self.runtime_mut(id.trigger) {
-            runtime.ended(id, due);
+        let trigger = self.state.triggers.get(&id.trigger);
+        let runtime = self.runtimes.get_mut(&id.trigger).or_else(|| self.frozen.get_mut(&id.trigger));
+        if let Some(runtime) = runtime {
+            runtime.ended(id, due, trigger);
         }
         if let Some(due) = due {
             self.wake(id.trigger, due);
