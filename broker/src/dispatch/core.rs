@@ -42,7 +42,8 @@ pub struct Core {
     /// Told when something is due earlier than all that was known.
     earlier: Arc<Notify>,
     outstanding_max: usize,
-    /// Attempts that are claimed and not over. Counted with the claim: whoever waits for the last one misses none.
+    /// Attempts and dead letters that were begun and are not over. Counted under the lock that stops them: whoever waits for
+    /// the last one misses none.
     in_flight: watch::Sender<usize>,
     pub is_stopping: bool,
     /// A task routes the past of new triggers.
@@ -184,7 +185,7 @@ impl Core {
                     self.wake(id, now);
                 }
                 if matches!(step, Step::Attempt(_)) {
-                    self.in_flight.send_modify(|count| *count += 1);
+                    self.begun();
                 }
                 Some(step)
             }
@@ -194,6 +195,11 @@ impl Core {
             }
             Err(None) => None,
         }
+    }
+
+    /// Counts an attempt, or a dead letter that is told, as under way: a stop waits for it.
+    pub fn begun(&self) {
+        self.in_flight.send_modify(|count| *count += 1);
     }
 
     /// When something is due next.

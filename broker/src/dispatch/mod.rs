@@ -178,7 +178,8 @@ impl Dispatch {
         history::catch_up_if_behind(self, id);
     }
 
-    /// Starts no further attempt and waits for those under way, so long at most. Returns how many were left.
+    /// Starts no further attempt, tells no further dead letter, and waits for those under way, so long at most. Returns how
+    /// many were left.
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.core().is_stopping = true;
         let mut in_flight = self.shared.in_flight.subscribe();

@@ -266,6 +266,32 @@ impl Rig {
         }
     }
 
+    /// Flips a bit of the first record in the log that has this text, which is the event's of that name.
+    pub fn damage(&self, text: &str) {
+        let segments = self.disk.names().into_iter().filter(|path| path.extension() == Some("seg".as_ref()));
+        for path in segments {
+            let mut content = self.disk.content(&path);
+            let found =
+                content.windows(text.len()).position(|part| part.eq_ignore_ascii_case(text.as_bytes()));
+            if let Some(at) = found {
+                content[at] ^= 0x20;
+                return self.disk.set_content(&path, content);
+            }
+        }
+        panic!("`{text}` is not in the log");
+    }
+
+    /// Undoes [`Self::damage`].
+    pub fn repair(&self, text: &str) {
+        self.damage(text);
+    }
+
+    pub fn last_error(&self, name: &str) -> Option<String> {
+        let id = self.id_of(name);
+        let core = self.dispatch.core();
+        core.runtimes[&id].last_error.as_ref().map(|last| last.error.clone())
+    }
+
     pub fn books(&self, name: &str) -> Books {
         let id = self.id_of(name);
         let core = self.dispatch.core();
