@@ -207,6 +207,13 @@ impl Rig {
         self.begin(tail).await;
     }
 
+    /// As [`Self::kill_and_restart`], as an operator does it who has accepted the loss of what is damaged.
+    pub async fn kill_and_restart_without_the_damaged(&mut self) {
+        self.options.skip_damage = true;
+        self.kill_and_restart().await;
+        self.options.skip_damage = false;
+    }
+
     /// Publishes an event: its id and, behind a slash, its `partitionkey`.
     pub async fn publish(&self, name: &str) -> Offset {
         self.publish_event(named(name)).await
@@ -266,19 +273,21 @@ impl Rig {
         }
     }
 
-    /// Flips a bit of the first record in the log that has this text, which is the event's of that name.
+    /// Flips a bit of the first record that has this text, which is the event's of that name, in each segment.
     pub fn damage(&self, text: &str) {
         let segments = self.disk.names().into_iter().filter(|path| path.extension() == Some("seg".as_ref()));
+        let mut is_there = false;
         for path in segments {
             let mut content = self.disk.content(&path);
             let found =
                 content.windows(text.len()).position(|part| part.eq_ignore_ascii_case(text.as_bytes()));
             if let Some(at) = found {
                 content[at] ^= 0x20;
-                return self.disk.set_content(&path, content);
+                self.disk.set_content(&path, content);
+                is_there = true;
             }
         }
-        panic!("`{text}` is not in the log");
+        assert!(is_there, "`{text}` is not in the log");
     }
 
     /// Undoes [`Self::damage`].
@@ -296,6 +305,13 @@ impl Rig {
         let id = self.id_of(name);
         let core = self.dispatch.core();
         core.state.books(&core.state.triggers[&id])
+    }
+
+    /// Events before this are settled as far as a trigger goes.
+    pub fn floor(&self, name: &str) -> Offset {
+        let id = self.id_of(name);
+        let core = self.dispatch.core();
+        core.state.triggers[&id].floor(core.state.routed_to())
     }
 
     /// Lets everything happen that needs no time.
