@@ -105,6 +105,8 @@ impl KafkaSource {
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("check.crcs", "true");
         client::set_default(&mut configured, "queued.max.messages.kbytes", "16384");
+        // With a full queue librdkafka looks again after a second, which would be one queue a second at most.
+        client::set_default(&mut configured, "fetch.queue.backoff.ms", "10");
         client::set_default(&mut configured, "fetch.wait.max.ms", "100");
         if let Some(instance) = &config.instance {
             configured.set("group.instance.id", instance);
@@ -435,6 +437,13 @@ mod tests {
             settings("", &["isolation.level", "group.instance.id"]),
             "isolation.level=- group.instance.id=-"
         );
+    }
+
+    #[test]
+    fn a_full_queue_is_looked_at_again_soon() {
+        assert_eq!(settings("", &["fetch.queue.backoff.ms"]), "fetch.queue.backoff.ms=10");
+        let more = ", properties: { \"fetch.queue.backoff.ms\": \"50\" }";
+        assert_eq!(settings(more, &["fetch.queue.backoff.ms"]), "fetch.queue.backoff.ms=50");
     }
 
     #[test]
