@@ -35,6 +35,19 @@ pub(crate) struct Feed<P> {
     flight: Option<Flight<P>>,
 }
 
+/// What more may be taken for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    pub fn is_none(self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
+
 struct Flight<P> {
     since: Instant,
     /// `None` when it was told to stop before there was room.
@@ -55,7 +68,14 @@ impl<P: Send + 'static> Feed<P> {
 
     /// Whether no more is to be taken for now.
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= WAITING_RECORDS_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+        self.room().is_none()
+    }
+
+    pub fn room(&self) -> Room {
+        Room {
+            records: WAITING_RECORDS_MAX.saturating_sub(self.waiting.len()),
+            bytes: WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes),
+        }
     }
 
     /// Since when the batch that is being stored has been.
