@@ -213,7 +213,7 @@ impl Writer {
             if batch.records > 0 {
                 return Some(append);
             }
-            refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
+            refuse(append, &Refusal::TooLarge { bytes_max: self.spares.frame_bytes_max() });
             return None;
         }
         batch.is_intake |= append.is_intake();
