@@ -93,6 +93,41 @@ async fn what_a_record_cannot_become_is_put_aside_and_tried_again() {
     assert_eq!(types, ["com.example.a", "com.example.b", "com.example.none", "t"]);
 }
 
+/// As after a kill before the commit, told by a group that knows no offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_put_aside_and_comes_again_is_listed_once() {
+    let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
+    let event = "event: { type: \"{body.kind}\" }";
+    let broker = Broker::start(&cluster.yaml(&sink, event)).await;
+    // The same at another place is another record.
+    for _ in 0..2 {
+        cluster.send(&[], "{}").await;
+    }
+    cluster.send(&[], r#"{"kind":"a"}"#).await;
+    broker.get_when("sources/orders", |source| source["position"] == "t/0/2").await;
+    let listed = broker.dead_letters(2).await;
+
+    let anew = async |broker: &Broker, group: &str| {
+        let yaml = cluster.yaml(&sink, event).replace("group: g", &format!("group: {group}"));
+        assert_eq!(broker.reload(&yaml).await.status, 200);
+        broker
+            .get_when("sources/orders", |source| source["put_aside"] == 2 && source["duplicates"] == 1)
+            .await;
+    };
+    let broker = broker.kill_and_restart().await;
+    anew(&broker, "again").await;
+    assert_eq!(broker.dead_letters(2).await, listed);
+    // By a snapshot, too.
+    let broker = broker.stop_and_restart().await;
+    anew(&broker, "once-more").await;
+    assert_eq!(broker.dead_letters(2).await, listed);
+    // What was purged is not known any more.
+    assert_eq!(broker.cli("dlq purge --all --yes").code, 0);
+    let broker = broker.stop_and_restart().await;
+    anew(&broker, "last").await;
+    assert_ne!(broker.dead_letters(2).await, listed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_too_large_even_to_be_put_aside_is_named_until_the_file_says_what_to_do() {
     let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
@@ -117,6 +152,27 @@ async fn a_record_too_large_even_to_be_put_aside_is_named_until_the_file_says_wh
     let id = broker.dead_letters(1).await[0]["id"].as_str().unwrap().to_owned();
     let shown = broker.cli(&format!("dlq show {id} --json")).json();
     assert_eq!((&shown["record"]["size"], &shown["via"]), (&json!(3000), &json!("orders")));
+}
+
+/// Segments much smaller than what a source hands over at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_segments_hold_a_backlog_in_parts_and_refuse_what_they_never_could() {
+    const COUNT: usize = 300;
+    let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
+    for _ in 0..COUNT {
+        cluster.send(&[], &"x".repeat(1000)).await;
+    }
+    let small = "store: { dir: ./data, segment: 64KiB }\n";
+    let broker = Broker::start(&format!("{small}{}", cluster.yaml(&sink, ""))).await;
+    let source = broker.get_when("sources/orders", |source| source["accepted"] == COUNT).await;
+    assert_eq!((&source["duplicates"], &source["state"]), (&json!(0), &json!("running")), "{source}");
+    let refused = broker.publish(&[("id", "large")], &"x".repeat(100_000)).await;
+    assert_eq!(refused.status, 413, "{}", refused.text());
+    assert!(refused.text().contains("that a segment of the store holds"), "{}", refused.text());
+    cluster.send(&[], &"x".repeat(100_000)).await;
+    let source = broker.get_when("sources/orders", |source| source["state"] == "down").await;
+    let error = source["error"].as_str().unwrap();
+    assert!(error.contains(&format!("t/0/{COUNT}")) && error.contains("`store.segment`"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
