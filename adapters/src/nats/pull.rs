@@ -8,7 +8,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::BatchConfig;
-use async_nats::jetstream::consumer::{Config, PullConsumer};
+use async_nats::jetstream::consumer::{self, Config, PullConsumer};
 use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +17,8 @@ use crate::feed::Room;
 
 const MESSAGES_MAX: usize = 512;
 const EXPIRES_MIN: Duration = Duration::from_secs(10);
+/// One may be a message that came when the request had just ended.
+const IN_VAIN_MAX: u32 = 3;
 
 /// The messages of a consumer.
 pub struct Pull {
@@ -29,11 +31,14 @@ pub struct Pull {
     open: Option<Request>,
     /// The next message is larger than what was asked for: it is asked for alone.
     is_large: bool,
+    /// Requests in a row that brought nothing although messages were waiting.
+    in_vain: u32,
 }
 
 /// What the server sends to until it is over.
 struct Request {
     reply: String,
+    asked: usize,
     left: usize,
     heard: Instant,
 }
@@ -84,6 +89,8 @@ impl Limits {
 enum Said {
     Alive,
     Over,
+    /// Over, because its time is up.
+    Expired,
     /// Over, because the next message is larger than all that was asked for.
     TooLarge,
     Failed(String),
@@ -99,7 +106,8 @@ impl Pull {
         let inbox = context.client().new_inbox();
         let answers =
             context.client().subscribe(format!("{inbox}.*")).await.map_err(|error| error.to_string())?;
-        Ok(Self { consumer, context, inbox, answers, limits, requests: 0, open: None, is_large: false })
+        let (requests, open, is_large, in_vain) = (0, None, false, 0);
+        Ok(Self { consumer, context, inbox, answers, limits, requests, open, is_large, in_vain })
     }
 
     /// The next message; with no room and nothing asked for, there is none. Dropping the future loses nothing.
@@ -127,14 +135,31 @@ impl Pull {
             match said(status, message.description.as_deref().unwrap_or_default()) {
                 Said::Alive => {}
                 Said::Over => self.open = None,
+                Said::Expired => {
+                    let was_in_vain = request.left == request.asked;
+                    self.open = None;
+                    if was_in_vain {
+                        self.look().await?;
+                    }
+                }
                 Said::TooLarge => (self.open, self.is_large) = (None, true),
                 Said::Failed(why) => return Err(why),
             }
         }
     }
 
+    /// A server may lose track of a consumer and go on with its heartbeats: messages wait, and none comes.
+    async fn look(&mut self) -> Result<(), String> {
+        let info = self.consumer.get_info().await.map_err(|error| error.to_string())?;
+        self.in_vain = if is_held_back(&info) { self.in_vain + 1 } else { 0 };
+        match self.in_vain {
+            IN_VAIN_MAX.. => Err(format!("{} messages wait and none is delivered", info.num_pending)),
+            _ => Ok(()),
+        }
+    }
+
     fn took(&mut self, message: Message) -> jetstream::Message {
-        self.is_large = false;
+        (self.is_large, self.in_vain) = (false, 0);
         if let Some(request) = &mut self.open {
             request.heard = Instant::now();
             request.left = request.left.saturating_sub(1);
@@ -149,18 +174,23 @@ impl Pull {
         let batch = self.limits.request(room, self.is_large);
         self.requests += 1;
         let reply = format!("{}.{}", self.inbox, self.requests);
-        let left = batch.batch;
-        let asked = self.consumer.request_batch(batch, reply.clone().into()).await;
-        asked.map_err(|error| error.to_string())?;
-        self.open = Some(Request { reply, left, heard: Instant::now() });
+        let asked = batch.batch;
+        let sent = self.consumer.request_batch(batch, reply.clone().into()).await;
+        sent.map_err(|error| error.to_string())?;
+        self.open = Some(Request { reply, asked, left: asked, heard: Instant::now() });
         Ok(())
     }
+}
+
+/// Whether messages wait for a consumer that nothing keeps from delivering them.
+fn is_held_back(info: &consumer::Info) -> bool {
+    info.num_pending > 0 && info.num_ack_pending == 0 && !info.paused
 }
 
 fn said(status: StatusCode, description: &str) -> Said {
     match status {
         StatusCode::IDLE_HEARTBEAT => Said::Alive,
-        StatusCode::TIMEOUT | StatusCode::NOT_FOUND => Said::Over,
+        StatusCode::TIMEOUT | StatusCode::NOT_FOUND => Said::Expired,
         StatusCode::REQUEST_TERMINATED => match description {
             "Message Size Exceeds MaxBytes" => Said::TooLarge,
             // Whoever leads next is asked again.
@@ -174,6 +204,8 @@ fn said(status: StatusCode, description: &str) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const ROOM: Room = Room { records: 1000, bytes: 4096 };
@@ -200,11 +232,29 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_wait_for_nothing_are_held_back() {
+        let info = |num_pending: u64, num_ack_pending: usize, paused: bool| {
+            let sequence = json!({ "consumer_seq": 0, "stream_seq": 0 });
+            let info = json!({
+                "stream_name": "S", "name": "c", "created": "2026-01-01T00:00:00Z", "delivered": sequence, "ack_floor": sequence,
+                "config": { "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant" },
+                "num_ack_pending": num_ack_pending, "num_redelivered": 0, "num_waiting": 0, "num_pending": num_pending,
+                "paused": paused,
+            });
+            serde_json::from_value::<consumer::Info>(info).expect("as the server writes it")
+        };
+        assert!(is_held_back(&info(1, 0, false)));
+        for (pending, unacknowledged, paused) in [(0, 0, false), (1, 1, false), (1, 0, true)] {
+            assert!(!is_held_back(&info(pending, unacknowledged, paused)));
+        }
+    }
+
+    #[test]
     fn a_status_goes_on_ends_the_request_or_the_session() {
         let failed = |why: &str| Said::Failed(why.into());
         for (code, description, expected) in [
             (100, "Idle Heartbeat", Said::Alive),
-            (408, "Request Timeout", Said::Over),
+            (408, "Request Timeout", Said::Expired),
             (409, "Batch Completed", Said::Over),
             (409, "Leadership Change", Said::Over),
             (409, "Message Size Exceeds MaxBytes", Said::TooLarge),
