@@ -111,7 +111,7 @@ fn data_and_expressions_say_what_they_found() {
     check(
         "sql: \"type LIKE 'com.%' AND source = '/other'\"",
         &json!({}),
-        "filters[0].cesql: `source = '/other'` is false: `source` is `/shop`",
+        "filters[0].sql: `source = '/other'` is false: `source` is `/shop`",
     );
     check("sql: \"type LIKE 'com.%' AND NOT EXISTS subject\"", &json!({}), "matches");
 }
