@@ -102,6 +102,8 @@ pub(crate) struct Problems {
     pub sources: Vec<Source>,
     errors: Vec<(Option<At>, Diagnostic)>,
     warnings: Vec<(Option<At>, Diagnostic)>,
+    /// Warnings that hold from an instant on, in milliseconds since 1970.
+    later: Vec<(i64, Diagnostic)>,
     omitted: usize,
 }
 
@@ -122,6 +124,18 @@ impl Problems {
     /// Warns without a snippet, because the line may hold a secret.
     pub fn warning_unseen(&mut self, at: At, message: impl Into<String>) {
         self.place(at, Severity::Warning, Snippet::Hidden, message.into());
+    }
+
+    /// Warns of what is the matter once an instant has passed: reading a configuration looks at no clock.
+    pub fn warning_from(&mut self, at_ms: i64, at: At, message: impl Into<String>) {
+        let diagnostic = Diagnostic {
+            severity: Severity::Warning,
+            file: self.sources[at.file].name.clone(),
+            position: Some((at.line, at.column)),
+            message: message.into(),
+            snippet: self.snippet(at),
+        };
+        self.later.push((at_ms, diagnostic));
     }
 
     /// Reports what concerns a file as a whole.
@@ -164,8 +178,9 @@ impl Problems {
         Errors { diagnostics: in_order(&mut self.errors), omitted: self.omitted }
     }
 
-    pub fn into_warnings(mut self) -> Vec<Diagnostic> {
-        in_order(&mut self.warnings)
+    /// The warnings, and those that hold from an instant on.
+    pub fn into_warnings(mut self) -> (Vec<Diagnostic>, Vec<(i64, Diagnostic)>) {
+        (in_order(&mut self.warnings), self.later)
     }
 
     fn place(&mut self, at: At, severity: Severity, snippet: Snippet, message: String) {

@@ -132,7 +132,7 @@ fn an_error_fails_the_trigger_and_is_told() {
     check(
         "any: [ cel: 'event.subject == \"x\"', exact: { source: /shop } ]",
         &json!({}),
-        "filters[0].any[0].cel: attribute `subject` is absent; guard it with `has(event.subject)`: an error, so the trigger does not match",
+        "filters[0].any[0].cel: attribute `subject` is absent; guard it with `has(event.subject)`, at column 1 of the expression: an error, so the trigger does not match",
     );
     check("any: [ exact: { source: /shop }, cel: 'event.subject == \"x\"' ]", &json!({}), "matches");
 }
