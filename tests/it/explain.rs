@@ -165,6 +165,17 @@ fn events_come_one_a_line_or_in_arrays_and_a_wrong_one_is_named() {
     let told = fed(dir.path(), &arguments, &format!("{}\n{{\"id\": \"5\"}}", one("1")));
     assert_eq!((told.code, told.out.lines().count()), (1, 1));
     assert!(told.err.contains("standard input, event 2: "), "{told:?}");
+    // The lines before and behind it are explained all the same.
+    for (bad, why) in [
+        ("not json", "standard input, line 2: not JSON: expected a value at column 2"),
+        ("{\"id\": \"5\",", "standard input, line 2: not JSON: it ends too early"),
+        ("5", "standard input, event 2: "),
+    ] {
+        let told = fed(dir.path(), &arguments, &format!("{}\n{bad}\n{}\n", one("1"), one("3")));
+        assert_eq!((told.code, told.out.lines().count()), (1, 2), "{told:?}");
+        assert!(told.err.contains(why), "{told:?}");
+        assert!(told.err.ends_with("sluice: 1 of 3 could not be explained\n"), "{told:?}");
+    }
     let told = fed(dir.path(), &arguments, "");
     assert_eq!((told.code, told.err.as_str()), (1, "sluice: standard input holds no event\n"));
     std::fs::write(dir.path().join("sluice.yaml"), "triggers: { t: { filters: [ cel: 'a' ] } }").unwrap();
