@@ -357,7 +357,7 @@ async fn what_explain_says_is_what_is_delivered() {
 async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&format!(
-        "triggers:\n  used: {{ filters: [exact: {{ type: a }}], sink: \"{0}\" }}\n  idle: {{ filters: [exact: {{ region: eu }}, data: {{ order: {{ total: [1] }} }}], sink: \"{0}\" }}\n",
+        "triggers:\n  used: {{ filters: [exact: {{ type: a }}], sink: \"{0}\" }}\n  idle: {{ filters: [exact: {{ region: eu }}, data: {{ order: {{ total: [1] }} }}, sql: \"NOT EXISTS vip\"], sink: \"{0}\" }}\n",
         sink.url
     ))
     .await;
@@ -374,7 +374,7 @@ async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
         .collect();
     assert_eq!(types, [(json!("b"), json!(2)), (json!("c"), json!(1))]);
     assert_eq!(found["idle"], json!([]), "the broker has not run for an hour");
-    let fields = [("idle", "data.order.total"), ("idle", "region")];
+    let fields = [("idle", "data.order.total"), ("idle", "region"), ("idle", "vip")];
     let expected: Vec<_> =
         fields.iter().map(|(name, field)| json!({ "trigger": name, "field": field })).collect();
     assert_eq!(found["never_seen"], json!(expected));
@@ -386,7 +386,10 @@ async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
         assert!(told.out.contains(line), "{}", told.out);
     }
     assert_eq!(
-        broker.publish(&[("id", "5"), ("region", "us")], "{\"order\": {\"total\": 1}}").await.status,
+        broker
+            .publish(&[("id", "5"), ("region", "us"), ("vip", "1")], "{\"order\": {\"total\": 1}}")
+            .await
+            .status,
         202
     );
     broker.get_when("unmatched", |found| found["never_seen"] == json!([])).await;
