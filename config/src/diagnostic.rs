@@ -160,9 +160,14 @@ impl Problems {
         line.char_indices().nth(at.column - 1).map_or("", |(offset, _)| &line[offset..])
     }
 
-    /// A line of a file by its number.
-    pub fn line_at(&self, file: usize, number: usize) -> Option<&str> {
-        self.sources[file].text.lines().nth(number - 1)
+    /// The lines of a file from one on, with their numbers.
+    pub fn lines_from(&self, file: usize, number: usize) -> impl Iterator<Item = (usize, &str)> {
+        self.sources[file].text.lines().zip(1..).map(|(line, n)| (n, line)).skip(number - 1)
+    }
+
+    /// Whether further warnings are left out.
+    pub fn is_full_of_warnings(&self) -> bool {
+        self.warnings.len() == DIAGNOSTICS_MAX
     }
 
     /// Whether further errors are only counted.

@@ -17,7 +17,7 @@ pub(crate) fn read_cesql(entry: &Entry, key: cesql::Key, problems: &mut Problems
         Ok(expression) => {
             for warning in expression.warnings() {
                 // A message could show what came from outside.
-                if scalar.reference.is_none() {
+                if scalar.reference.is_none() && !problems.is_full_of_warnings() {
                     let at = place_inside(entry.value.at, scalar, warning.at, problems);
                     problems.warning(at, format!("`{}`: {}", entry.key, warning.message));
                 }
@@ -83,9 +83,7 @@ fn place_inside(at: At, scalar: &Scalar, byte: usize, problems: &Problems) -> At
     let mut place = At { length: 1, ..at };
     let Some(style) = Style::of(problems.rest_of_line(at)) else { return at };
     let first_line = if style == Style::Block { at.line + 1 } else { at.line };
-    for number in first_line.. {
-        let line = problems.line_at(at.file, number);
-        let Some(line) = line else { return at };
+    for (number, line) in problems.lines_from(at.file, first_line) {
         let skipped = match number == at.line {
             true => at.column - 1 + usize::from(style != Style::Plain),
             false => 0,

@@ -16,6 +16,9 @@ pub fn error(text: &str, errors: &[cel::ParseError]) -> SyntaxError {
         return SyntaxError { at: 0, message: "not CEL".into() };
     };
     let at = place(text, error.pos);
+    if errors.iter().any(|error| error.msg.contains("ecursion limit")) {
+        return SyntaxError { at, message: "nested too deeply".into() };
+    }
     if grammar.is_some() { Context::at(text, at).error() } else { of_meaning(text, at, &error.msg) }
 }
 
@@ -53,7 +56,6 @@ fn of_meaning(text: &str, at: usize, message: &str) -> SyntaxError {
         message if message.contains("string literal") || message.contains("bytes literal") => {
             format!("{} is no text that CEL can read: is an escape in it wrong?", cut(found))
         }
-        message if message.starts_with("Recursion limit") => "nested too deeply".into(),
         _ => Context::at(text, at).error().message,
     };
     SyntaxError { at, message }
@@ -138,6 +140,9 @@ impl<'t> Context<'t> {
             }
             // The parser takes no offence at a text but for what is escaped in it.
             Sort::Text if self.is_wanted_value() => self.escape(found),
+            Sort::Name | Sort::Number if self.is_wanted_value() => {
+                SyntaxError { at, message: format!("`{}` cannot stand here", cut(self.slice(found))) }
+            }
             _ => {
                 let hint = match self.before.map_or("", |before| self.slice(before)) {
                     "not" | "NOT" => "; `not` is written `!`",

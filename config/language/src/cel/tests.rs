@@ -184,6 +184,7 @@ fn what_is_refused() {
             "['a', ?event.subject] == ['a']",
             "{?'a': event.subject} == {}",
             "a.b{c: 1}",
+            "a.b{1: 1}",
             "event.type == 'a' ||\n  (event.id == 'b'",
         ],
         expect![[r#"
@@ -234,6 +235,7 @@ fn what_is_refused() {
             ['a', ?event.subject] == ['a']  =>  at 0: optional fields are not supported: guard the field with `has(...)`
             {?'a': event.subject} == {}  =>  at 0: optional fields are not supported: guard the field with `has(...)`
             a.b{c: 1}  =>  at 3: messages cannot be made here
+            a.b{1: 1}  =>  at 4: `1` cannot stand here
             event.type == 'a' ||
               (event.id == 'b'  =>  at 39: expected an operator or `)`, found the end of the expression; the `(` at line 2, column 3 is open
         "#]],
@@ -268,6 +270,8 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
         }
     }
     assert!(Program::compile(&"(".repeat(49)).is_err());
+    let choices = "true ? 1 : ".repeat(300);
+    assert_eq!(Program::compile(&format!("{choices}1")).unwrap_err().message, "nested too deeply");
 }
 
 #[test]
