@@ -22,7 +22,12 @@ pub async fn live() -> &'static str {
 
 pub async fn ready(State(admin): State<Admin>) -> Response {
     let not_up = admin.sources.not_up();
-    let (status, word, reason) = match admin.gate.state() {
+    // The gate hears of a full store a moment later than the publisher whose event found no room.
+    let state = match admin.gate.state() {
+        GateState::Ready => admin.dispatch.log().full().map_or(GateState::Ready, GateState::Full),
+        state => state,
+    };
+    let (status, word, reason) = match state {
         GateState::Ready if !not_up.is_empty() => (StatusCode::OK, "degraded", None),
         GateState::Ready => (StatusCode::OK, "ready", None),
         GateState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting", None),

@@ -79,8 +79,8 @@ fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
     let mut text = String::from("the log is damaged:");
     for part in damage {
         text += &format!(
-            " {} bytes {} to {} (offsets {} to {});",
-            part.file, part.start, part.end, part.offsets.0, part.offsets.1
+            " {} bytes {} to {} ({});",
+            part.file, part.start, part.end, part.events()
         );
     }
     let from = damage.iter().map(|part| part.offsets.0).min().unwrap_or_default();

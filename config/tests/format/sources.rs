@@ -574,7 +574,7 @@ fn cron_refuses() {
     check_source(
         r#"cron: { schedule: "" }"#,
         expect![[r#"
-        sluice.yaml:3:23: `schedule` is empty
+        sluice.yaml:3:23: `schedule`: the schedule is empty: expected five fields or six
             3 |     cron: { schedule: "" }
               |                       ^^
     "#]],
