@@ -1,15 +1,14 @@
 //! Snapshots: the state at an exact record, in files of their own. The two newest are kept.
 //!
 //! ```text
-//! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON)
-//! | state length u64 | state | window
+//! "SLUICESN" | version u32 | crc32c u32 of all that follows | head length u64 | head (JSON) | state | window
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, BufReader, BufWriter, ErrorKind, IntoInnerError, Read, Write};
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::open::Identity;
 use super::record::LogRecord;
@@ -20,7 +19,9 @@ use super::window::{Window, WindowSize};
 use super::{Offset, TriggerId, record};
 
 const MAGIC: &[u8; 8] = b"SLUICESN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const HEADER_BYTES: usize = 16;
+const PIECE_BYTES: usize = 128 << 10;
 const KEPT: usize = 2;
 
 /// What is folded together, and up to where.
@@ -137,49 +138,59 @@ impl Folded {
         Ok(())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
         let size = self.window.as_ref().map(Window::size);
         let window = size.map(|size| (size.window_ms, size.entries));
-        let head = serde_json::to_vec(&Head { position: self.position, window }).unwrap_or_default();
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&head);
-        let state = bytes.len() + 8;
-        bytes.extend_from_slice(&[0; 8]);
-        self.state.encode_into(&mut bytes);
-        let state_bytes = (bytes.len() - state) as u64;
-        bytes[state - 8..state].copy_from_slice(&state_bytes.to_le_bytes());
-        if let Some(window) = &self.window {
-            window.encode_into(&mut bytes);
-        }
-        let checksum = crc32c::crc32c(&bytes[16..]);
-        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-        bytes
+        let head = serde_json::to_vec(&Head { position: self.position, window })?;
+        out.write_all(&(head.len() as u64).to_le_bytes())?;
+        out.write_all(&head)?;
+        self.state.write_to(out)?;
+        self.window.as_ref().map_or(Ok(()), |window| window.write_to(out))
     }
 
-    fn decode(bytes: &[u8], size: Option<WindowSize>) -> Option<Self> {
-        let version = u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?);
-        let checksum = u32::from_le_bytes(bytes.get(12..16)?.try_into().ok()?);
-        if bytes[..8] != *MAGIC || version != VERSION || crc32c::crc32c(&bytes[16..]) != checksum {
-            return None;
-        }
-        let head_bytes = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?) as usize;
-        let (head, rest) = bytes[24..].split_at_checked(head_bytes)?;
-        let head: Head = serde_json::from_slice(head).ok()?;
-        let (state_bytes, rest) = rest.split_at_checked(8)?;
-        let (state, window) =
-            rest.split_at_checked(u64::from_le_bytes(state_bytes.try_into().ok()?) as usize)?;
+    fn decode(input: &mut impl Read, size: Option<WindowSize>) -> io::Result<Self> {
+        let mut head_bytes = [0; 8];
+        input.read_exact(&mut head_bytes)?;
+        let mut head = vec![0; u64::from_le_bytes(head_bytes) as usize];
+        input.read_exact(&mut head)?;
+        let head: Head = serde_json::from_slice(&head)?;
+        let state = State::decode(input)?;
         let window = match (size, head.window) {
             (None, _) => None,
-            (Some(size), Some(_)) => Some(Window::decode(window, size)?),
+            (Some(size), Some(_)) => Some(Window::decode(input, size)?),
             (Some(size), None) => Some(Window::new(size)),
         };
-        let state = State::decode(state)?;
         let held = state.outstanding();
-        Some(Self { position: head.position, state, window, held })
+        Ok(Self { position: head.position, state, window, held })
+    }
+}
+
+/// The file of a snapshot, written or read piece by piece: a state may be a large part of the memory there is.
+struct Pieces {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+    checksum: u32,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, self.at)?;
+        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..read]);
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -189,7 +200,11 @@ pub fn write(disk: &dyn Disk, layout: &Layout, folded: &Folded) -> io::Result<()
     let path = dir.join(format!("{:020}.snap", folded.position.frame));
     let partial = dir.join("partial");
     let file = disk.create(&partial)?;
-    file.write_at(&folded.encode(), 0)?;
+    let body = Pieces { file: Arc::clone(&file), at: HEADER_BYTES as u64, checksum: 0 };
+    let mut body = BufWriter::with_capacity(PIECE_BYTES, body);
+    folded.write_to(&mut body)?;
+    let checksum = body.into_inner().map_err(IntoInnerError::into_error)?.checksum;
+    file.write_at(&header(checksum), 0)?;
     file.sync()?;
     disk.rename(&partial, &path)?;
     disk.sync_dir(&dir)?;
@@ -261,6 +276,7 @@ pub fn oldest_position(disk: &dyn Disk, layout: &Layout) -> io::Result<Option<Fo
     }
 }
 
+/// A snapshot; `None` when it is not whole. It is read twice, since what it says holds only if its checksum does.
 fn read(
     disk: &dyn Disk,
     layout: &Layout,
@@ -268,10 +284,27 @@ fn read(
     size: Option<WindowSize>,
 ) -> io::Result<Option<Folded>> {
     let file = disk.open(&layout.snapshots().join(name))?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(Folded::decode(&bytes, size))
+    let mut found = [0; HEADER_BYTES];
+    let is_header = file.read_at(&mut found, 0)? == HEADER_BYTES;
+    let body = || Pieces { file: Arc::clone(&file), at: HEADER_BYTES as u64, checksum: 0 };
+    let (mut whole, mut piece) = (body(), vec![0; PIECE_BYTES]);
+    while whole.read(&mut piece)? > 0 {}
+    if !is_header || found != header(whole.checksum) {
+        return Ok(None);
+    }
+    match Folded::decode(&mut BufReader::with_capacity(PIECE_BYTES, body()), size) {
+        Ok(folded) => Ok(Some(folded)),
+        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn header(checksum: u32) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[12..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
 }
 
 /// Names of snapshots, newest first.

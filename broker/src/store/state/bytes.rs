@@ -1,6 +1,7 @@
 //! The state in the bytes of a snapshot.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::{AsideEntry, Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
@@ -51,28 +52,27 @@ struct TriggerHead {
     matched_to: Offset,
 }
 
-const SLOT_BYTES: usize = 20;
-
 impl State {
-    /// Appends the bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
-    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
-        let head = serde_json::to_vec(&self.head()).unwrap_or_default();
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&head);
+    /// Writes a head in JSON with its length, then slots and dead letters in fixed width.
+    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        let head = serde_json::to_vec(&self.head())?;
+        out.write_all(&(head.len() as u64).to_le_bytes())?;
+        out.write_all(&head)?;
         for trigger in self.triggers.values() {
-            trigger.outstanding.iter().for_each(|slot| slot.encode(bytes));
-            trigger.redriven.values().for_each(|slot| slot.encode(bytes));
+            for slot in trigger.outstanding.iter().chain(trigger.redriven.values()) {
+                out.write_all(&slot.encode())?;
+            }
             for (offset, slot) in &trigger.ahead {
-                bytes.push(u8::from(slot.is_some()));
-                slot.unwrap_or(Slot::new(*offset)).encode(bytes);
+                out.write_all(&[u8::from(slot.is_some())])?;
+                out.write_all(&slot.unwrap_or(Slot::new(*offset)).encode())?;
             }
         }
         for (id, letter) in &self.dead {
-            put_id(bytes, *id);
-            bytes.push(letter.reason as u8);
-            bytes.extend_from_slice(&letter.at_ms.to_le_bytes());
+            out.write_all(&encode_id(*id))?;
+            out.write_all(&[letter.reason as u8])?;
+            out.write_all(&letter.at_ms.to_le_bytes())?;
         }
-        self.owed.iter().for_each(|id| put_id(bytes, *id));
+        self.owed.iter().try_for_each(|id| out.write_all(&encode_id(*id)))
     }
 
     fn head(&self) -> Head {
@@ -115,15 +115,10 @@ impl State {
         }
     }
 
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_at_checked(8)?;
-        let (head, mut tail) = rest.split_at_checked(u64::from_le_bytes(length.try_into().ok()?) as usize)?;
-        let head: Head = serde_json::from_slice(head).ok()?;
-        let mut take = |count: usize| {
-            let (taken, rest) = tail.split_at_checked(count)?;
-            tail = rest;
-            Some(taken)
-        };
+    pub fn decode(input: &mut impl Read) -> io::Result<Self> {
+        let mut head = vec![0; u64::from_le_bytes(take(input)?) as usize];
+        input.read_exact(&mut head)?;
+        let head: Head = serde_json::from_slice(&head)?;
         let mut state = Self {
             base_ms: head.base_ms,
             next_offset: head.next_offset,
@@ -157,55 +152,58 @@ impl State {
                 matched_to: known.matched_to,
                 ..TriggerState::default()
             };
-            trigger.outstanding.slots.reserve(known.outstanding);
             for _ in 0..known.outstanding {
-                trigger.outstanding.push(Slot::decode(take(SLOT_BYTES)?)?);
+                trigger.outstanding.push(Slot::decode(take(input)?));
             }
             for redrive in known.redriven {
-                let slot = Slot::decode(take(SLOT_BYTES)?)?;
+                let slot = Slot::decode(take(input)?);
                 trigger.redriven.insert((slot.offset(), redrive), slot);
             }
             for _ in 0..known.ahead {
-                let open = take(1)?[0] == 1;
-                let slot = Slot::decode(take(SLOT_BYTES)?)?;
-                trigger.ahead.insert(slot.offset(), open.then_some(slot));
+                let [is_open] = take(input)?;
+                let slot = Slot::decode(take(input)?);
+                trigger.ahead.insert(slot.offset(), (is_open == 1).then_some(slot));
             }
             state.triggers.insert(known.id, trigger);
         }
         for _ in 0..head.dead {
-            let id = take_id(take(ID_BYTES)?)?;
-            let reason = Reason::from_code(take(1)?[0])?;
-            let at_ms = u64::from_le_bytes(take(8)?.try_into().ok()?);
-            state.dead.insert(id, DeadLetter { reason, at_ms });
+            let id = decode_id(take(input)?);
+            let [code] = take(input)?;
+            let reason = Reason::from_code(code)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a reason nobody knows"))?;
+            state.dead.insert(id, DeadLetter { reason, at_ms: u64::from_le_bytes(take(input)?) });
         }
         for _ in 0..head.owed {
-            state.owed.insert(take_id(take(ID_BYTES)?)?);
+            state.owed.insert(decode_id(take(input)?));
         }
-        Some(state)
+        Ok(state)
     }
 }
 
-const ID_BYTES: usize = 16;
-
-fn put_id(bytes: &mut Vec<u8>, id: DeliveryId) {
-    bytes.extend_from_slice(&id.trigger.0.to_le_bytes());
-    bytes.extend_from_slice(&id.offset.0.to_le_bytes());
-    bytes.extend_from_slice(&id.redrive.to_le_bytes());
+fn take<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    input.read_exact(&mut bytes).map(|()| bytes)
 }
 
-fn take_id(bytes: &[u8]) -> Option<DeliveryId> {
-    Some(DeliveryId {
-        trigger: TriggerId(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?)),
-        offset: Offset(u64::from_le_bytes(bytes.get(4..12)?.try_into().ok()?)),
-        redrive: u32::from_le_bytes(bytes.get(12..ID_BYTES)?.try_into().ok()?),
-    })
+fn encode_id(id: DeliveryId) -> [u8; 16] {
+    let parts = [u128::from(id.trigger.0), u128::from(id.offset.0) << 32, u128::from(id.redrive) << 96];
+    (parts[0] | parts[1] | parts[2]).to_le_bytes()
+}
+
+fn decode_id(bytes: [u8; 16]) -> DeliveryId {
+    let all = u128::from_le_bytes(bytes);
+    DeliveryId {
+        trigger: TriggerId(all as u32),
+        offset: Offset((all >> 32) as u64),
+        redrive: (all >> 96) as u32,
+    }
 }
 
 #[cfg(test)]
 impl State {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.encode_into(&mut bytes);
+        self.write_to(&mut bytes).expect("memory takes it");
         bytes
     }
 }

@@ -51,16 +51,19 @@ impl Slot {
         self.due = hundredths(due_ms.saturating_sub(base_ms).saturating_add(9)).max(1);
     }
 
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
-        for part in [self.offset[0], self.offset[1], self.first, self.due, u32::from(self.attempts)] {
-            bytes.extend_from_slice(&part.to_le_bytes());
+    pub(super) fn encode(&self) -> [u8; 20] {
+        let parts = [self.offset[0], self.offset[1], self.first, self.due, u32::from(self.attempts)];
+        let mut bytes = [0; 20];
+        for (four, part) in bytes.as_chunks_mut().0.iter_mut().zip(parts) {
+            *four = part.to_le_bytes();
         }
+        bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let part = |at: usize| Some(u32::from_le_bytes(bytes.get(at * 4..at * 4 + 4)?.try_into().ok()?));
-        let offset = [part(0)?, part(1)?];
-        Some(Self { offset, first: part(2)?, due: part(3)?, attempts: part(4)? as u16, settled: false })
+    pub(super) fn decode(bytes: [u8; 20]) -> Self {
+        let part = |at: usize| u32::from_le_bytes(bytes.as_chunks().0[at]);
+        let (first, due, attempts) = (part(2), part(3), part(4) as u16);
+        Self { offset: [part(0), part(1)], first, due, attempts, settled: false }
     }
 }
 
@@ -68,82 +71,136 @@ fn hundredths(ms: u64) -> u32 {
     u32::try_from(ms / 10).unwrap_or(u32::MAX)
 }
 
-/// Outstanding deliveries of one trigger in log order. Settled ones stay as gravestones until a quarter are.
+/// Outstanding deliveries of one trigger in log order, in pieces, so that a long backlog grows and shrinks without being
+/// copied. Settled ones stay as gravestones until a quarter of their piece are.
 #[derive(Clone, Debug, Default)]
 pub struct Outstanding {
-    pub(super) slots: VecDeque<Slot>,
+    pieces: VecDeque<Piece>,
+    open: usize,
+}
+
+/// Never empty, and its first slot is not settled.
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    slots: VecDeque<Slot>,
     settled: usize,
 }
 
+/// Small in tests, so that they cross from piece to piece.
+const PIECE_SLOTS: usize = if cfg!(test) { 8 } else { 4096 };
+
 impl Outstanding {
     pub fn len(&self) -> usize {
-        self.slots.len() - self.settled
+        self.open
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.open == 0
     }
 
     pub fn first(&self) -> Option<Offset> {
-        self.slots.front().map(Slot::offset)
+        self.pieces.front().and_then(|piece| piece.slots.front()).map(Slot::offset)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().filter(|slot| !slot.settled)
+        self.iter_from(Offset(0))
     }
 
     /// Those at or behind an offset, in log order.
     pub fn iter_from(&self, offset: Offset) -> impl Iterator<Item = &Slot> {
-        let start = self.slots.partition_point(|slot| slot.offset() < offset);
-        self.slots.range(start..).filter(|slot| !slot.settled)
+        let first = self.piece(offset);
+        let start = self.pieces.get(first).map_or(0, |piece| piece.before(offset));
+        let starts = std::iter::once(start).chain(std::iter::repeat(0));
+        let slots =
+            self.pieces.range(first..).zip(starts).flat_map(|(piece, start)| piece.slots.range(start..));
+        slots.filter(|slot| !slot.settled)
     }
 
     pub fn get(&self, offset: Offset) -> Option<&Slot> {
-        self.find(offset).map(|at| &self.slots[at])
+        let (piece, at) = self.find(offset)?;
+        Some(&self.pieces[piece].slots[at])
     }
 
     pub fn push(&mut self, slot: Slot) {
-        match self.slots.back() {
-            Some(last) if last.offset() >= slot.offset() => {
-                let at = self.slots.partition_point(|known| known.offset() < slot.offset());
-                match self.slots.get_mut(at) {
-                    Some(known) if known.offset() == slot.offset() => {
-                        if known.settled {
-                            *known = slot;
-                            self.settled -= 1;
-                        }
-                    }
-                    _ => self.slots.insert(at, slot),
-                }
+        let piece = self.piece(slot.offset()).min(self.pieces.len().saturating_sub(1));
+        let Some(found) = self.pieces.get_mut(piece) else {
+            self.pieces.push_back(Piece { slots: VecDeque::from([slot]), settled: 0 });
+            self.open += 1;
+            return;
+        };
+        let at = found.before(slot.offset());
+        if let Some(known) = found.slots.get_mut(at).filter(|known| known.offset() == slot.offset()) {
+            if known.settled {
+                *known = slot;
+                found.settled -= 1;
+                self.open += 1;
             }
-            _ => self.slots.push_back(slot),
+            return;
         }
+        if found.slots.len() < PIECE_SLOTS {
+            found.slots.insert(at, slot);
+        } else if at == PIECE_SLOTS {
+            self.pieces.insert(piece + 1, Piece { slots: VecDeque::from([slot]), settled: 0 });
+        } else {
+            found.sweep();
+            if found.slots.len() > PIECE_SLOTS / 2 {
+                let behind = Piece { slots: found.slots.split_off(PIECE_SLOTS / 4), settled: 0 };
+                self.pieces.insert(piece + 1, behind);
+            }
+            return self.push(slot);
+        }
+        self.open += 1;
     }
 
     pub(super) fn get_mut(&mut self, offset: Offset) -> Option<&mut Slot> {
-        self.find(offset).map(|at| &mut self.slots[at])
+        let (piece, at) = self.find(offset)?;
+        Some(&mut self.pieces[piece].slots[at])
     }
 
-    pub(super) fn find(&self, offset: Offset) -> Option<usize> {
-        let at = self.slots.binary_search_by_key(&offset, Slot::offset).ok()?;
-        (!self.slots[at].settled).then_some(at)
+    /// The first piece that ends at or behind an offset.
+    fn piece(&self, offset: Offset) -> usize {
+        self.pieces.partition_point(|piece| piece.slots.back().is_some_and(|last| last.offset() < offset))
+    }
+
+    fn find(&self, offset: Offset) -> Option<(usize, usize)> {
+        let piece = self.piece(offset);
+        let slots = &self.pieces.get(piece)?.slots;
+        let at = slots.binary_search_by_key(&offset, Slot::offset).ok()?;
+        (!slots[at].settled).then_some((piece, at))
     }
 
     pub(in crate::store) fn remove(&mut self, offset: Offset) -> bool {
-        let Some(at) = self.find(offset) else { return false };
-        self.slots[at].settled = true;
-        self.settled += 1;
-        while self.slots.front().is_some_and(|slot| slot.settled) {
-            self.slots.pop_front();
-            self.settled -= 1;
+        let Some((piece, at)) = self.find(offset) else { return false };
+        self.open -= 1;
+        let found = &mut self.pieces[piece];
+        found.slots[at].settled = true;
+        found.settled += 1;
+        while found.slots.pop_front_if(|slot| slot.settled).is_some() {
+            found.settled -= 1;
         }
-        if self.settled * 4 > self.slots.len().max(64) {
-            self.slots.retain(|slot| !slot.settled);
-            self.settled = 0;
+        if found.slots.is_empty() {
+            self.pieces.remove(piece);
+            return true;
         }
-        if self.slots.capacity() > 64 && self.slots.len() * 4 < self.slots.capacity() {
-            self.slots.shrink_to(self.slots.len() * 2);
+        if found.settled * 4 > found.slots.len().max(64) {
+            found.sweep();
+        }
+        if found.slots.capacity() > 64 && found.slots.len() * 4 < found.slots.capacity() {
+            found.slots.shrink_to(found.slots.len() * 2);
         }
         true
+    }
+}
+
+impl Piece {
+    /// How many slots are before an offset.
+    fn before(&self, offset: Offset) -> usize {
+        self.slots.partition_point(|slot| slot.offset() < offset)
+    }
+
+    /// Takes the gravestones out.
+    fn sweep(&mut self) {
+        self.slots.retain(|slot| !slot.settled);
+        self.settled = 0;
     }
 }

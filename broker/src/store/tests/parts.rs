@@ -163,7 +163,7 @@ fn a_redrive_is_a_new_delivery_and_a_purge_ends_one() {
     );
     let second = state.books(&state.triggers[&SECOND]);
     assert_eq!((second.dead, second.purged, second.pending()), (0, 1, 0));
-    let again = State::decode(&state.encode()).unwrap();
+    let again = State::decode(&mut &state.encode()[..]).unwrap();
     assert_eq!(again.encode(), state.encode());
 }
 
