@@ -102,9 +102,10 @@ async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next
 
 /// What is refused before a call's own code runs (a body that is too large, a path that is no text) is a problem, too.
 fn as_problem(response: Response) -> Response {
-    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind == "application/problem+json" || kind == "application/json"
-    });
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json" || kind == "application/json");
     let detail = match response.status() {
         status if is_json || !status.is_client_error() => return response,
         StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than this call takes",

@@ -825,6 +825,30 @@ fn sinks_of_other_systems_refuse() {
               |                   ^
     "#]],
     );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a b" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a b`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a b" } }
+                  |                                                     ^^^^^
+        "#]],
+    );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a..b" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a..b`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a..b" } }
+                  |                                                     ^^^^^^
+        "#]],
+    );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a.>" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a.>`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a.>" } }
+                  |                                                     ^^^^^
+        "#]],
+    );
 }
 
 #[test]
