@@ -17,7 +17,7 @@ use crate::dispatch::Core;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
-use self::selection::{Letter, Selection, narrowed};
+use self::selection::{Letter, Place, Selection, narrowed};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
@@ -25,10 +25,11 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let text = |name: &str| query.get(name).cloned();
     let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX);
-    let skip: usize = query
+    let after: Option<Place> = query
         .get("cursor")
-        .map_or(Ok(0), |text| text.parse())
-        .map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|()| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let selection = Selection {
         trigger: text("trigger"),
         via: text("via"),
@@ -38,9 +39,12 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         ..Selection::default()
     };
     let mut found = narrowed(&admin, Arc::new(selection)).await?;
-    found.sort_by_key(Letter::order);
-    let next = (found.len() > skip + limit).then(|| (skip + limit).to_string());
-    let page: Vec<_> = found.into_iter().skip(skip).take(limit).collect();
+    found.retain(|letter| after.is_none_or(|after| letter.place() < after));
+    found.sort_by_key(|letter| std::cmp::Reverse(letter.place()));
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| has_more).map(|last| last.place().to_string());
+    let page = found;
     let reader = Arc::clone(admin.dispatch.log().reader());
     let page = trail::blocking(move || {
         let record = |letter: &Letter| match letter {
