@@ -1,12 +1,13 @@
 //! The state in the bytes of a snapshot.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 
 use super::{AsideEntry, Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
 use crate::delivery::Reason;
 use crate::store::record::{DeliveryId, Gap, TriggerSet};
+use crate::store::stream::{Input, invalid};
 use crate::store::{Offset, TriggerId};
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -53,26 +54,25 @@ struct TriggerHead {
 }
 
 impl State {
-    /// Writes a head in JSON with its length, then slots and dead letters in fixed width.
-    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
-        let head = serde_json::to_vec(&self.head())?;
-        out.write_all(&(head.len() as u64).to_le_bytes())?;
-        out.write_all(&head)?;
+    /// Puts the bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
+    pub fn encode_into(&self, put: &mut dyn FnMut(&[u8])) {
+        let head = serde_json::to_vec(&self.head()).unwrap_or_default();
+        put(&(head.len() as u64).to_le_bytes());
+        put(&head);
         for trigger in self.triggers.values() {
-            for slot in trigger.outstanding.iter().chain(trigger.redriven.values()) {
-                out.write_all(&slot.encode())?;
-            }
+            trigger.outstanding.iter().for_each(|slot| put(&slot.encode()));
+            trigger.redriven.values().for_each(|slot| put(&slot.encode()));
             for (offset, slot) in &trigger.ahead {
-                out.write_all(&[u8::from(slot.is_some())])?;
-                out.write_all(&slot.unwrap_or(Slot::new(*offset)).encode())?;
+                put(&[u8::from(slot.is_some())]);
+                put(&slot.unwrap_or(Slot::new(*offset)).encode());
             }
         }
         for (id, letter) in &self.dead {
-            out.write_all(&encode_id(*id))?;
-            out.write_all(&[letter.reason as u8])?;
-            out.write_all(&letter.at_ms.to_le_bytes())?;
+            put(&id_bytes(*id));
+            put(&[letter.reason as u8]);
+            put(&letter.at_ms.to_le_bytes());
         }
-        self.owed.iter().try_for_each(|id| out.write_all(&encode_id(*id)))
+        self.owed.iter().for_each(|id| put(&id_bytes(*id)));
     }
 
     fn head(&self) -> Head {
@@ -115,10 +115,11 @@ impl State {
         }
     }
 
-    pub fn decode(input: &mut impl Read) -> io::Result<Self> {
-        let mut head = vec![0; u64::from_le_bytes(take(input)?) as usize];
-        input.read_exact(&mut head)?;
-        let head: Head = serde_json::from_slice(&head)?;
+    /// Reads what a snapshot of this version holds.
+    pub fn decode(input: &mut Input<'_>, version: u32) -> io::Result<Self> {
+        let head = input.count(1)?;
+        let head: Head = serde_json::from_slice(input.take(head)?).map_err(invalid)?;
+        let decode = if version == 1 { Slot::decode_version_1 } else { Slot::decode };
         let mut state = Self {
             base_ms: head.base_ms,
             next_offset: head.next_offset,
@@ -153,57 +154,52 @@ impl State {
                 ..TriggerState::default()
             };
             for _ in 0..known.outstanding {
-                trigger.outstanding.push(Slot::decode(take(input)?));
+                trigger.outstanding.push(decode(input.array()?));
             }
             for redrive in known.redriven {
-                let slot = Slot::decode(take(input)?);
+                let slot = decode(input.array()?);
                 trigger.redriven.insert((slot.offset(), redrive), slot);
             }
             for _ in 0..known.ahead {
-                let [is_open] = take(input)?;
-                let slot = Slot::decode(take(input)?);
-                trigger.ahead.insert(slot.offset(), (is_open == 1).then_some(slot));
+                let [open] = input.array()?;
+                let slot = decode(input.array()?);
+                trigger.ahead.insert(slot.offset(), (open == 1).then_some(slot));
             }
             state.triggers.insert(known.id, trigger);
         }
         for _ in 0..head.dead {
-            let id = decode_id(take(input)?);
-            let [code] = take(input)?;
-            let reason = Reason::from_code(code)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a reason nobody knows"))?;
-            state.dead.insert(id, DeadLetter { reason, at_ms: u64::from_le_bytes(take(input)?) });
+            let id = take_id(input)?;
+            let [reason] = input.array()?;
+            let reason = Reason::from_code(reason).ok_or_else(|| invalid("a reason that is not known"))?;
+            state.dead.insert(id, DeadLetter { reason, at_ms: input.u64()? });
         }
         for _ in 0..head.owed {
-            state.owed.insert(decode_id(take(input)?));
+            state.owed.insert(take_id(input)?);
         }
         Ok(state)
     }
 }
 
-fn take<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    input.read_exact(&mut bytes).map(|()| bytes)
+const ID_BYTES: usize = 16;
+
+fn id_bytes(id: DeliveryId) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    bytes[..4].copy_from_slice(&id.trigger.0.to_le_bytes());
+    bytes[4..12].copy_from_slice(&id.offset.0.to_le_bytes());
+    bytes[12..].copy_from_slice(&id.redrive.to_le_bytes());
+    bytes
 }
 
-fn encode_id(id: DeliveryId) -> [u8; 16] {
-    let parts = [u128::from(id.trigger.0), u128::from(id.offset.0) << 32, u128::from(id.redrive) << 96];
-    (parts[0] | parts[1] | parts[2]).to_le_bytes()
-}
-
-fn decode_id(bytes: [u8; 16]) -> DeliveryId {
-    let all = u128::from_le_bytes(bytes);
-    DeliveryId {
-        trigger: TriggerId(all as u32),
-        offset: Offset((all >> 32) as u64),
-        redrive: (all >> 96) as u32,
-    }
+fn take_id(input: &mut Input<'_>) -> io::Result<DeliveryId> {
+    let trigger = TriggerId(input.u32()?);
+    Ok(DeliveryId { trigger, offset: Offset(input.u64()?), redrive: input.u32()? })
 }
 
 #[cfg(test)]
 impl State {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.write_to(&mut bytes).expect("memory takes it");
+        self.encode_into(&mut |part| bytes.extend_from_slice(part));
         bytes
     }
 }
