@@ -127,6 +127,13 @@ impl FrameHeader {
         (whole && header.segment == segment && header.store == store as u64).then_some(header)
     }
 
+    /// Whether these bytes, which are no frame header, may have been one of this store and segment before they were damaged.
+    pub fn resembles(bytes: &[u8], store: u128, segment: u64) -> bool {
+        bytes.len() >= FRAME_HEADER_BYTES
+            && u64_at(bytes, 8) == segment
+            && (u32_at(bytes, 0) == FRAME_MAGIC || u64_at(bytes, 56) == store as u64)
+    }
+
     /// Bytes from the start of this frame to where the next one begins.
     pub fn span(&self) -> u64 {
         aligned(FRAME_HEADER_BYTES as u64 + u64::from(self.body_bytes))

@@ -186,9 +186,9 @@ impl Keeper {
             self.queue.room_returned();
         }
         let segments = self.reader.segments();
-        // The first time at once: what is owed is not known before.
-        let is_due =
-            self.snapshot.is_none() || self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval;
+        // The first time at once: what is owed is not known before. What failed costs as much when it is tried again.
+        let is_first = self.snapshot.is_none() && self.failure.is_none();
+        let is_due = is_first || self.snapshot_at.elapsed() >= self.options.upkeep.snapshot_interval;
         if is_due && let Some(covered) = self.worth_a_snapshot(&segments) {
             self.snapshot_at = Instant::now();
             self.take_snapshot(covered)?;
@@ -244,13 +244,13 @@ impl Keeper {
         let before = folded.position;
         folded.catch_up(segments, until, self.options.outstanding)?;
         folded.take_up(segments, self.options.outstanding)?;
-        self.snapshot = Some(folded.position);
         let newest = Settled::of(&folded);
         if folded.position > before {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
             self.settled = self.newest.take().or(self.settled.take());
             self.sweep()?;
         }
+        self.snapshot = Some(folded.position);
         self.newest = Some(newest);
         Ok(())
     }
@@ -286,7 +286,8 @@ impl Keeper {
                 return Ok(());
             }
             if self.copied < number {
-                self.reader.letters().keep(&settled.kept.copies_from(oldest)?)?;
+                let letters = self.reader.letters();
+                settled.kept.copies_from(oldest, &mut |copies| letters.keep(copies))?;
                 self.copied = number;
             }
             drop(segments);

@@ -36,6 +36,8 @@ const ALIGNMENT: u64 = 32;
 const READ_BYTES: usize = 64 << 10;
 /// A file that holds this much is followed by a new one: what is purged goes file by file.
 const FILE_BYTES: u64 = 8 << 20;
+/// Copied in one go: a segment may be nothing but dead letters.
+const KEEP_BYTES: usize = 1 << 20;
 
 /// What an entry is a copy of. Attempts are named by event, trigger and redrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,11 +90,16 @@ impl Kept {
         }
     }
 
-    /// Reads what a segment holds of it. Of a frame that is damaged nothing can be copied; the log's gap says so.
-    pub fn copies_from(&self, segment: &Segment) -> io::Result<Vec<Copy>> {
+    /// Hands on what a segment holds of it, about [`KEEP_BYTES`] at a time. Of a frame that is damaged nothing can be
+    /// copied; the log's gap says so.
+    pub fn copies_from(
+        &self,
+        segment: &Segment,
+        keep: &mut dyn FnMut(&[Copy]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut copies = Vec::new();
         if self.deliveries.is_empty() && self.asides.is_empty() {
-            return Ok(copies);
+            return Ok(());
         }
         let (mut window, end) = (FileWindow::new(segment), segment.extent().end);
         let (mut at, mut last_frame) = (SEGMENT_HEADER_BYTES, 0);
@@ -111,8 +118,12 @@ impl Kept {
                 }
             }
             at += header.span();
+            if copies.iter().map(|copy: &Copy| copy.body.len()).sum::<usize>() >= KEEP_BYTES {
+                keep(&copies)?;
+                copies.clear();
+            }
         }
-        Ok(copies)
+        keep(&copies)
     }
 
     fn copy(&self, raw: &RawRecord<'_>, offset: Offset, copies: &mut Vec<Copy>) {

@@ -35,6 +35,8 @@
 //!   unsynced, and an append is answered after its sync.
 //! - Events take offsets, one each, without holes; other records take none.
 //! - After the first write or sync error the writer ends and the process with it.
+//! - Nothing touches the directory when its lock is released, however the writer ended.
+//! - What cannot be read is said, where it is, and never taken for what is not there.
 //! - What the records add up to is [`State`]; it is never written to but by folding records in.
 //!
 //! # A crash, and after it

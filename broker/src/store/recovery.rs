@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::disk::Disk;
-use super::format::{self, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::open::{Identity, LogFiles, OpenError, Options, Recovery};
 use super::record::{Gap, LogRecord};
 use super::scan::{self, Damage, FileWindow, Position};
@@ -45,26 +45,8 @@ pub fn recover(
             segment: segments.first().map_or_else(|| layout.log(), |first| first.path.clone()),
         })?;
     extend_before(&segments, folded.position).map_err(io)?;
-    let (from, next_offset) = (folded.position, folded.next_offset());
-    let mut failed = None;
-    let mut told = Instant::now();
-    let total = segments.last().map_or(0, |last| last.number() + 1).saturating_sub(from.segment).max(1);
-    let mut ending = scan::scan(&segments, from, next_offset, &mut |found| {
-        note(found);
-        if told.elapsed() >= PROGRESS_INTERVAL {
-            told = Instant::now();
-            let percent = (found.segment.number() - from.segment) * 100 / total;
-            tracing::info!(percent, segment = found.segment.number(), "recovering the log");
-        }
-        if failed.is_none() {
-            failed = folded.fold(found, options.outstanding).err();
-        }
-        Ok(())
-    })
-    .map_err(io)?;
-    if let Some(error) = failed {
-        return Err(io(error));
-    }
+    let from = folded.position;
+    let mut ending = fold(&mut folded, &segments, options.outstanding).map_err(io)?;
     let last_number = segments.last().map_or(0, |last| last.number());
     if from.frame > 0 && last_number < from.segment {
         let (file, offset) = (segment_name(from.segment), ending.next_offset);
@@ -93,16 +75,8 @@ pub fn recover(
         }
         let gaps: Vec<LogRecord> = damage.iter().map(|damage| LogRecord::Gap(gap(damage))).collect();
         report.gaps = gaps.len();
-        let begun = begin_again(
-            disk,
-            layout,
-            identity,
-            &segments,
-            spares,
-            &ending,
-            (last_frame, from.segment),
-            &gaps,
-        )?;
+        let again = Again { disk: &**disk, layout, identity, segments: &segments, spares, ending: &ending };
+        let begun = again.begin((last_frame, from.segment), &gaps)?;
         if !begun.reused {
             segments.push(Arc::clone(&begun.segment));
         }
@@ -111,6 +85,27 @@ pub fn recover(
     };
     folded.take_up(&segments, options.outstanding).map_err(io)?;
     Ok(Recovered { folded, segments, active, next_frame, report })
+}
+
+/// Folds in all frames behind where this stands.
+fn fold(folded: &mut Folded, segments: &[Arc<Segment>], outstanding: usize) -> io::Result<scan::Ending> {
+    let (from, next_offset) = (folded.position, folded.next_offset());
+    let mut failed = None;
+    let mut told = Instant::now();
+    let total = segments.last().map_or(0, |last| last.number() + 1).saturating_sub(from.segment).max(1);
+    let ending = scan::scan(segments, from, next_offset, &mut |found| {
+        note(found);
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            let percent = (found.segment.number() - from.segment) * 100 / total;
+            tracing::info!(percent, segment = found.segment.number(), "recovering the log");
+        }
+        if failed.is_none() {
+            failed = folded.fold(found, outstanding).err();
+        }
+        Ok(())
+    })?;
+    failed.map_or(Ok(ending), Err)
 }
 
 /// Notes what a segment holds, for look-ups.
@@ -203,93 +198,97 @@ struct Begun {
     reused: bool,
 }
 
-/// Writes the last whole frame again, to a place of its own, and what recovery has to say, and syncs.
-#[expect(clippy::too_many_arguments, reason = "each is one thing recovery has found out")]
-fn begin_again(
-    disk: &Arc<dyn Disk>,
-    layout: &Layout,
-    identity: &Identity,
-    segments: &[Arc<Segment>],
-    spares: &Spares,
-    ending: &scan::Ending,
-    (last_frame, above): (u64, u64),
-    gaps: &[LogRecord],
-) -> Result<Begun, OpenError> {
-    let io = |source| OpenError::Io { path: layout.dir.clone(), source };
-    // A frame that something was written behind is on disk; the copy is for one of which that is not known.
-    let copy = match &ending.last {
-        Some((number, at, header)) if header.frame == last_frame => {
-            let holder = segments.iter().find(|segment| segment.number() == *number);
-            let holder = holder.ok_or_else(|| OpenError::NotAStore(layout.dir.clone()))?;
-            let mut bytes = vec![0; FRAME_HEADER_BYTES + header.body_bytes as usize];
-            holder.read_at(&mut bytes, *at).map_err(io)?;
-            Some((*header, bytes))
+/// What there is to go on from when the log was not closed, or is damaged.
+struct Again<'a> {
+    disk: &'a dyn Disk,
+    layout: &'a Layout,
+    identity: &'a Identity,
+    segments: &'a [Arc<Segment>],
+    spares: &'a Spares,
+    ending: &'a scan::Ending,
+}
+
+impl Again<'_> {
+    /// Writes the last whole frame again, to a place of its own, and what recovery has to say, and syncs.
+    fn begin(&self, (last_frame, above): (u64, u64), gaps: &[LogRecord]) -> Result<Begun, OpenError> {
+        let io = |source| OpenError::Io { path: self.layout.dir.clone(), source };
+        let copy = self.copy_of(last_frame)?;
+        let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
+        let first_offset = copy.as_ref().map_or(self.ending.next_offset, |(header, _)| header.first_offset);
+        let last = self.segments.last();
+        let empty =
+            last.filter(|last| last.extent().last_frame.is_none() && last.header.first_frame == first_frame);
+        let (segment, reused) = match empty {
+            Some(segment) => (Arc::clone(segment), true),
+            None => {
+                // Above what a snapshot knows, too, should segments behind it be missing.
+                let number = last.map_or(1, |last| last.number() + 1).max(above);
+                let store = self.identity.id()?;
+                let header = SegmentHeader { store, segment: number, first_frame, first_offset };
+                (Arc::new(new_segment(self.spares, header).map_err(io)?), false)
+            }
+        };
+        let (mut at, mut next_frame) = (SEGMENT_HEADER_BYTES, first_frame);
+        let gaps = if gaps.is_empty() { None } else { Some(self.frame_of(last_frame + 1, gaps)?) };
+        for (header, bytes) in copy.into_iter().chain(gaps) {
+            // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
+            let header = write(&segment, at, header, bytes).map_err(io)?;
+            at += header.span();
+            next_frame = header.frame + 1;
         }
-        _ => None,
-    };
-    let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
-    let first_offset = copy.as_ref().map_or(ending.next_offset, |(header, _)| header.first_offset);
-    let empty = segments
-        .last()
-        .filter(|last| last.extent().last_frame.is_none() && last.header.first_frame == first_frame);
-    let (segment, reused) = match empty {
-        Some(segment) => (Arc::clone(segment), true),
-        None => {
-            // Above what a snapshot knows, too, should segments behind it be missing.
-            let number = segments.last().map_or(1, |last| last.number() + 1).max(above);
-            let header = SegmentHeader { store: identity.id()?, segment: number, first_frame, first_offset };
-            (Arc::new(new_segment(spares, header).map_err(io)?), false)
+        self.disk.sync_dir(&self.layout.log()).map_err(io)?;
+        if !reused && let Some(last) = last {
+            // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
+            let end = last.extent().end;
+            if last.file.len().map_err(io)? > end {
+                last.file.truncate(end).map_err(io)?;
+                last.file.sync().map_err(io)?;
+            }
         }
-    };
-    let mut at = SEGMENT_HEADER_BYTES;
-    let mut next_frame = first_frame;
-    let mut write = |mut header: format::FrameHeader, mut bytes: Vec<u8>| -> io::Result<()> {
-        header.segment = segment.number();
-        let header = format::seal(&mut bytes, header);
-        segment.file.write_at(&bytes, at)?;
-        // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
-        segment.file.sync()?;
-        segment.advance(
-            header.frame,
-            at,
-            header.span(),
-            header.first_offset,
-            header.end_offset(),
-            header.written_at_ms,
-        );
-        at += header.span();
-        next_frame = header.frame + 1;
-        Ok(())
-    };
-    if let Some((header, bytes)) = copy {
-        write(header, bytes).map_err(io)?;
+        Ok(Begun { segment, next_frame, reused })
     }
-    if !gaps.is_empty() {
+
+    /// The last frame, if that is not known to be on disk: one that something was written behind is.
+    fn copy_of(&self, last_frame: u64) -> Result<Option<(FrameHeader, Vec<u8>)>, OpenError> {
+        let Some((number, at, header)) = &self.ending.last else { return Ok(None) };
+        if header.frame != last_frame {
+            return Ok(None);
+        }
+        let holder = self.segments.iter().find(|segment| segment.number() == *number);
+        let holder = holder.ok_or_else(|| OpenError::NotAStore(self.layout.dir.clone()))?;
+        let mut bytes = vec![0; FRAME_HEADER_BYTES + header.body_bytes as usize];
+        let io = |source| OpenError::Io { path: self.layout.dir.clone(), source };
+        holder.read_at(&mut bytes, *at).map_err(io)?;
+        Ok(Some((*header, bytes)))
+    }
+
+    fn frame_of(&self, frame: u64, gaps: &[LogRecord]) -> Result<(FrameHeader, Vec<u8>), OpenError> {
         let mut bytes = vec![0; FRAME_HEADER_BYTES];
         gaps.iter().for_each(|gap| gap.append_to(&mut bytes));
-        let header = format::FrameHeader {
-            segment: segment.number(),
-            frame: last_frame + 1,
-            first_offset: ending.next_offset,
+        let header = FrameHeader {
+            segment: 0,
+            frame,
+            first_offset: self.ending.next_offset,
             written_at_ms: clock::wall_ms(),
             body_bytes: 0,
             records: gaps.len() as u32,
             events: 0,
-            store: identity.id()? as u64,
+            store: self.identity.id()? as u64,
             checksum: 0,
         };
-        write(header, bytes).map_err(io)?;
+        Ok((header, bytes))
     }
-    disk.sync_dir(&layout.log()).map_err(io)?;
-    if !reused && let Some(last) = segments.last() {
-        // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
-        let end = last.extent().end;
-        if last.file.len().map_err(io)? > end {
-            last.file.truncate(end).map_err(io)?;
-            last.file.sync().map_err(io)?;
-        }
-    }
-    Ok(Begun { segment, next_frame, reused })
+}
+
+/// Writes a frame as one of this segment, and syncs it.
+fn write(segment: &Segment, at: u64, mut header: FrameHeader, mut bytes: Vec<u8>) -> io::Result<FrameHeader> {
+    header.segment = segment.number();
+    let header = format::seal(&mut bytes, header);
+    segment.file.write_at(&bytes, at)?;
+    segment.file.sync()?;
+    let (first, next) = (header.first_offset, header.end_offset());
+    segment.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+    Ok(header)
 }
 
 fn new_segment(spares: &Spares, header: SegmentHeader) -> io::Result<Segment> {

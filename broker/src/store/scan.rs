@@ -79,6 +79,8 @@ pub struct Ending {
 }
 
 const WINDOW_BYTES: usize = 1 << 20;
+/// No frame is longer, but one that holds a single larger append.
+const TORN_BYTES_MAX: usize = 16 << 20;
 
 /// Reads all frames behind a position. `segments` are all that exist, oldest first.
 pub fn scan(
@@ -260,11 +262,18 @@ impl<'a> FileWindow<'a> {
 
     /// What is left of a torn frame, if anything was written there.
     fn torn(&mut self, at: u64) -> io::Result<Option<Vec<u8>>> {
+        let (store, segment) = (self.segment.header.store, self.segment.number());
         let length = match self.header(at)? {
             Some(header) => FRAME_HEADER_BYTES + header.body_bytes as usize,
+            // Its header may be all that is damaged, and then nothing says how long it is.
+            None if FrameHeader::resembles(self.get(at, FRAME_HEADER_BYTES)?, store, segment) => {
+                TORN_BYTES_MAX
+            }
             None => ALIGNMENT as usize,
         };
         let bytes = self.get(at, length)?;
-        Ok(bytes.iter().any(|byte| *byte != 0).then(|| bytes.to_vec()))
+        let used =
+            bytes.iter().rposition(|byte| *byte != 0).map(|last| format::aligned(last as u64 + 1) as usize);
+        Ok(used.map(|used| bytes[..used.min(bytes.len())].to_vec()))
     }
 }

@@ -1,42 +1,18 @@
 //! The typed records of the log and their bytes.
 
+mod attempt;
+mod event;
 mod sources;
-
-use std::sync::Arc;
-
-use bytes::Bytes;
-use sluice_adapters::TraceContext;
-use sluice_schemas::{Data, DataForm, Event, Kind, Value};
 
 use super::fields::{self, Reader, Writer, put_number, take_number};
 use super::format::{self, RecordType};
 use super::{Offset, TriggerId};
-use crate::delivery::Reason;
 
+use self::attempt::{put_id, take_id};
+
+pub use self::attempt::{Attempted, DeliveryId, Next, decode_attempted, put_attempted};
+pub use self::event::{Digest, Record, append_event, decode_event, event_key};
 pub use self::sources::{Aside, AsidesGone, Mark, SourcePause};
-
-/// 128 bits of a collision-resistant hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; 16]);
-
-/// An event as the log holds it: what came in, and where and how it came.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    pub offset: Offset,
-    /// Milliseconds since 1970; never decreases from one event to the next.
-    pub received_at_ms: u64,
-    /// The entry point: `http`, `reply`, or the name of a source.
-    pub via: Arc<str>,
-    pub trace: Option<TraceContext>,
-    /// The event whose delivery was answered with this one.
-    pub parent: Option<Offset>,
-    pub hops: u32,
-    /// Of entry point, source and id.
-    pub key: Digest,
-    /// Of type, subject, content type and data.
-    pub content: Digest,
-    pub event: Arc<Event>,
-}
 
 /// What the log holds. Only events take offsets.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,38 +68,6 @@ pub struct Routed {
     pub matches: Vec<(Offset, Vec<TriggerId>)>,
     /// Set when a trigger born in the past is caught up with its history: only it is concerned.
     pub only: Option<TriggerId>,
-}
-
-/// Names a delivery: redrives of one event to one trigger are numbered from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeliveryId {
-    pub trigger: TriggerId,
-    pub offset: Offset,
-    pub redrive: u32,
-}
-
-/// One attempt and what follows from it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attempted {
-    pub id: DeliveryId,
-    /// From 1; 0 for an ending without an attempt (discarded, trigger removed, too old).
-    pub attempt: u32,
-    pub at_ms: u64,
-    pub duration_ms: u32,
-    pub status: Option<u16>,
-    pub error: Option<Box<str>>,
-    /// The first KiB of a refusing answer.
-    pub body: Bytes,
-    /// The dead-letter sink is still to be told of this ending.
-    pub owes_letter: bool,
-    pub next: Next,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    Delivered,
-    RetryAt { due_ms: u64 },
-    Dead(Reason),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -312,126 +256,6 @@ fn number(body: &[u8], tag: u8) -> Option<u64> {
     field(body, tag).and_then(fields::number)
 }
 
-mod tag {
-    pub const KEY: u8 = 1;
-    pub const CONTENT: u8 = 2;
-    pub const RECEIVED_AT: u8 = 3;
-    pub const VIA: u8 = 4;
-    pub const ATTRIBUTES: u8 = 5;
-    pub const DATA: u8 = 6;
-    pub const IMPLIED_JSON: u8 = 7;
-    pub const TRACE_PARENT: u8 = 8;
-    pub const TRACE_STATE: u8 = 9;
-    pub const PARENT: u8 = 10;
-    pub const HOPS: u8 = 11;
-}
-
-/// Appends an event record. The key comes first, so that the duplicate window is rebuilt without parsing.
-pub fn append_event(frame: &mut Vec<u8>, record: &Record) {
-    format::push_record(frame, RecordType::Event, |body| {
-        let mut fields = Writer(body);
-        fields.bytes(tag::KEY, &record.key.0).bytes(tag::CONTENT, &record.content.0);
-        fields.number(tag::RECEIVED_AT, record.received_at_ms).text(tag::VIA, &record.via);
-        if let Some(trace) = &record.trace {
-            fields.text(tag::TRACE_PARENT, &trace.parent);
-            if let Some(state) = &trace.state {
-                fields.text(tag::TRACE_STATE, state);
-            }
-        }
-        if let Some(parent) = record.parent {
-            fields.number(tag::PARENT, parent.0);
-        }
-        if record.hops > 0 {
-            fields.number(tag::HOPS, u64::from(record.hops));
-        }
-        fields.group(tag::ATTRIBUTES, |body| put_attributes(body, &record.event));
-        if let Some(data) = record.event.data() {
-            let tag = if data.form == DataForm::ImpliedJson { tag::IMPLIED_JSON } else { tag::DATA };
-            fields.bytes(tag, &data.bytes);
-        }
-    });
-}
-
-/// The key of an event record's body, and when it was received, without reading the rest.
-pub fn event_key(body: &[u8]) -> Option<(Digest, u64)> {
-    let key = field(body, tag::KEY)?.try_into().ok()?;
-    Some((Digest(key), number(body, tag::RECEIVED_AT)?))
-}
-
-fn put_attributes(body: &mut Vec<u8>, event: &Event) {
-    for (name, value) in event.attributes() {
-        put_number(body, name.len() as u64);
-        body.extend_from_slice(name.as_bytes());
-        body.push(match value.kind {
-            Kind::String => 0,
-            Kind::Integer => 1,
-            Kind::Boolean => 2,
-        });
-        put_number(body, value.text.len() as u64);
-        body.extend_from_slice(value.text.as_bytes());
-    }
-}
-
-fn take_attributes(mut bytes: &[u8]) -> Option<Vec<(Box<str>, Value)>> {
-    let mut attributes = Vec::with_capacity(8);
-    while !bytes.is_empty() {
-        let name = take_text(&mut bytes)?;
-        let (kind, rest) = bytes.split_first()?;
-        bytes = rest;
-        let kind = match kind {
-            0 => Kind::String,
-            1 => Kind::Integer,
-            2 => Kind::Boolean,
-            _ => return None,
-        };
-        attributes.push((name.into(), Value { text: take_text(&mut bytes)?.into(), kind }));
-    }
-    Some(attributes)
-}
-
-fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
-    let length = take_number(bytes)? as usize;
-    let (text, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    std::str::from_utf8(text).ok()
-}
-
-pub fn decode_event(body: &[u8], offset: Offset) -> Option<Record> {
-    let (mut key, mut content, mut received_at_ms, mut via) = (None, None, None, None);
-    let (mut attributes, mut data, mut parent, mut hops) = (None, None, None, 0);
-    let (mut trace_parent, mut trace_state) = (None, None);
-    for (tag, bytes) in Reader(body) {
-        match tag {
-            tag::KEY => key = Some(Digest(bytes.try_into().ok()?)),
-            tag::CONTENT => content = Some(Digest(bytes.try_into().ok()?)),
-            tag::RECEIVED_AT => received_at_ms = fields::number(bytes),
-            tag::VIA => via = fields::text(bytes),
-            tag::ATTRIBUTES => attributes = Some(take_attributes(bytes)?),
-            tag::DATA => data = Some(Data { bytes: Bytes::copy_from_slice(bytes), form: DataForm::Opaque }),
-            tag::IMPLIED_JSON => {
-                data = Some(Data { bytes: Bytes::copy_from_slice(bytes), form: DataForm::ImpliedJson });
-            }
-            tag::TRACE_PARENT => trace_parent = fields::text(bytes),
-            tag::TRACE_STATE => trace_state = fields::text(bytes),
-            tag::PARENT => parent = fields::number(bytes).map(Offset),
-            tag::HOPS => hops = fields::number(bytes)? as u32,
-            _ => {}
-        }
-    }
-    Some(Record {
-        offset,
-        received_at_ms: received_at_ms?,
-        via: via?.into(),
-        trace: trace_parent
-            .map(|parent| TraceContext { parent: parent.into(), state: trace_state.map(Into::into) }),
-        parent,
-        hops,
-        key: key?,
-        content: content?,
-        event: Arc::new(Event::from_stored(attributes?, data)),
-    })
-}
-
 fn put_routed(body: &mut Vec<u8>, routed: &Routed) {
     let mut fields = Writer(body);
     fields.number(1, routed.epoch).number(2, routed.from.0).number(3, routed.to.0);
@@ -466,75 +290,4 @@ fn take_routed(body: &[u8]) -> Option<Routed> {
         routed.matches.push((offset, triggers.collect::<Option<_>>()?));
     }
     Some(routed)
-}
-
-fn put_id(body: &mut Vec<u8>, id: DeliveryId) {
-    put_number(body, u64::from(id.trigger.0));
-    put_number(body, id.offset.0);
-    put_number(body, u64::from(id.redrive));
-}
-
-fn take_id(bytes: &mut &[u8]) -> Option<DeliveryId> {
-    let trigger = TriggerId(take_number(bytes)? as u32);
-    let offset = Offset(take_number(bytes)?);
-    Some(DeliveryId { trigger, offset, redrive: take_number(bytes)? as u32 })
-}
-
-/// The fixed part first, then fields, so that most attempts (delivered at once) take a dozen bytes.
-pub fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
-    put_id(body, attempted.id);
-    put_number(body, u64::from(attempted.attempt));
-    put_number(body, attempted.at_ms);
-    put_number(body, u64::from(attempted.duration_ms));
-    put_number(body, u64::from(attempted.status.unwrap_or(0)));
-    let mut fields = Writer(body);
-    match attempted.next {
-        Next::Delivered => {}
-        Next::RetryAt { due_ms } => {
-            fields.number(1, due_ms);
-        }
-        Next::Dead(reason) => {
-            fields.text(2, reason.as_str());
-        }
-    }
-    if let Some(error) = &attempted.error {
-        fields.text(3, error);
-    }
-    if !attempted.body.is_empty() {
-        fields.bytes(4, &attempted.body);
-    }
-    if attempted.owes_letter {
-        fields.number(5, 1);
-    }
-}
-
-/// Reads an attempt of an outcome record.
-pub fn decode_attempted(mut bytes: &[u8]) -> Option<Attempted> {
-    let id = take_id(&mut bytes)?;
-    let attempt = take_number(&mut bytes)? as u32;
-    let at_ms = take_number(&mut bytes)?;
-    let duration_ms = take_number(&mut bytes)? as u32;
-    let status = Some(take_number(&mut bytes)? as u16).filter(|status| *status != 0);
-    let mut attempted = Attempted {
-        id,
-        attempt,
-        at_ms,
-        duration_ms,
-        status,
-        error: None,
-        body: Bytes::new(),
-        owes_letter: false,
-        next: Next::Delivered,
-    };
-    for (tag, field) in Reader(bytes) {
-        match tag {
-            1 => attempted.next = Next::RetryAt { due_ms: fields::number(field)? },
-            2 => attempted.next = Next::Dead(Reason::parse(fields::text(field)?)?),
-            3 => attempted.error = fields::text(field).map(Into::into),
-            4 => attempted.body = Bytes::copy_from_slice(field),
-            5 => attempted.owes_letter = true,
-            _ => {}
-        }
-    }
-    Some(attempted)
 }

@@ -402,3 +402,26 @@ fn a_file_of_dead_letters_that_cannot_be_told_is_never_written_over() {
     assert!(disk.names().contains(&layout().letters_file(2)));
     assert_eq!(letters().verify().unwrap(), (1, vec![(1, 0)]), "and it is said");
 }
+
+#[test]
+fn of_a_tail_whose_header_alone_is_damaged_all_is_set_aside() {
+    let options = Options { window: None, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.put("first", 100);
+    run.put("last", 5000);
+    let disk = kill(&disk, run);
+    let path = segment_files(&disk)[0].clone();
+    let last = SEGMENT_HEADER_BYTES as usize + 512;
+    let frame = disk.content(&path)[last..last + 5000].to_vec();
+    flip(&disk, &path, last + 25, 0);
+    let run = Run::open(&disk, &options).unwrap();
+    assert_eq!(run.events().len(), 1);
+    let aside = disk.names().into_iter().find(|path| path.starts_with(layout().set_aside())).unwrap();
+    let kept = disk.content(&aside);
+    assert_eq!(
+        (&kept[32..5000], kept.len() % 512),
+        (&frame[32..], 0),
+        "what may have been acknowledged is kept"
+    );
+}
