@@ -123,7 +123,7 @@ impl Core {
     pub fn route_leftovers(
         &mut self,
         from: Offset,
-        piece: Piece,
+        piece: &Piece,
         matches: Matches,
         by: &Arc<Table>,
     ) -> Option<Vec<Step>> {

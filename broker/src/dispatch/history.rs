@@ -67,7 +67,7 @@ pub async fn route_leftovers(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<
         match read {
             Ok((piece, matched, table)) => {
                 waits = Waits::default();
-                let steps = dispatch.core().route_leftovers(from, piece, matched, &table);
+                let steps = dispatch.core().route_leftovers(from, &piece, matched, &table);
                 dispatch.start(steps.unwrap_or_default());
             }
             Err(error) => {

@@ -33,6 +33,10 @@ pub struct Reader {
 
 /// What a walk comes by.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at and dropped; a box for each record would cost more"
+)]
 pub enum Passed {
     /// A record, and the number of its frame.
     Record(LogRecord, u64),
