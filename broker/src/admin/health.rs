@@ -58,7 +58,7 @@ fn readiness(
 /// How look-ups do. Without an index they take longer, so it does not make the broker less ready.
 fn index(admin: &Admin) -> Value {
     let index = admin.dispatch.log().index();
-    json!({ "state": index.state().as_str(), "lag": index.lag() })
+    json!({ "state": index.state().as_str(), "lag": index.lag(), "unreadable": index.passed_over() })
 }
 
 /// The trigger whose oldest delivery keeps the most of the log.

@@ -66,6 +66,7 @@ mod scrub;
 mod segment;
 mod snapshot;
 mod state;
+mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;

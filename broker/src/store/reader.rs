@@ -84,6 +84,24 @@ impl Reader {
         self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The segment of this number.
+    pub fn segment(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().rfind(|segment| segment.number() == number).cloned()
+    }
+
+    /// The newest segment with a lower number: who goes through the log backwards leases one segment at a time.
+    pub fn newest_below(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().rfind(|segment| segment.number() < number).cloned()
+    }
+
+    /// The oldest segment with a higher number: who goes through the log leases one segment at a time.
+    pub fn oldest_above(&self, number: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().find(|segment| segment.number() > number).cloned()
+    }
+
     pub fn add_segment(&self, segment: Arc<Segment>) {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
@@ -226,15 +244,15 @@ impl Reader {
 
     /// Walks as [`Self::walk`] does, and says where something cannot be read.
     pub fn walk_all(&self, from: Offset, visit: &mut dyn FnMut(Passed) -> bool) -> Result<(), ReadError> {
-        let segments = self.segments();
-        let mut walk = Walk::default();
-        for (at, segment) in segments.iter().enumerate() {
+        let (mut walk, mut number) = (Walk::default(), 0);
+        while let Some(segment) = self.oldest_above(number) {
+            number = segment.number();
             let extent = segment.extent();
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
             }
             let start = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
-            if !walk.segment(segment, segments.get(at + 1), start, visit)? {
+            if !walk.segment(&segment, self.oldest_above(number).as_ref(), start, visit)? {
                 return Ok(());
             }
         }

@@ -4,15 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::letters::{self, Letters};
 use super::super::verify::{RepairError, VerifyError, repair_on, verify_on};
-use super::super::{
-    Attempted, DeliveryId, Disk, LogRecord, Next, Offset, OpenError, Options, Passed, Routed, TriggerEntry,
-    TriggerId, TriggerSet, Unread, VerifyReport,
-};
+use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
 use super::disk::SimDisk;
 use super::rig::{DIR, Run, check_books, event, kill, layout, options, segment_files};
 
-fn verify(disk: &SimDisk) -> VerifyReport {
+pub fn verify(disk: &SimDisk) -> VerifyReport {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap()
 }
@@ -31,7 +29,7 @@ fn small_log() -> (SimDisk, Options) {
 }
 
 /// Events over several segments; `snapshots` of them on the way.
-fn long_log(snapshots: usize) -> (SimDisk, Options) {
+pub fn long_log(snapshots: usize) -> (SimDisk, Options) {
     let options = Options { window: None, segment_bytes: 12 << 10, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
@@ -45,7 +43,7 @@ fn long_log(snapshots: usize) -> (SimDisk, Options) {
     (disk, options)
 }
 
-fn flip(disk: &SimDisk, path: &Path, byte: usize, bit: u8) {
+pub fn flip(disk: &SimDisk, path: &Path, byte: usize, bit: u8) {
     let mut content = disk.content(path);
     content[byte] ^= 1 << bit;
     disk.set_content(path, content);
@@ -347,127 +345,60 @@ fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
     );
 }
 
-/// Where a walk of the whole log meets something that cannot be read.
-fn unread(run: &Run) -> Vec<Unread> {
-    let mut places = Vec::new();
-    let visit = &mut |passed| {
-        if let Passed::Damage(place) = passed {
-            places.push(place);
-        }
-        true
-    };
-    run.log.reader().walk_all(Offset(0), visit).unwrap();
-    places
+#[test]
+fn what_cannot_be_read_is_named_and_the_rest_is_looked_at() {
+    let (disk, options) = long_log(0);
+    let paths = segment_files(&disk);
+    disk.scratch(&paths[0], 8192..8193);
+    let report = verify(&disk);
+    assert_eq!(report.unreadable, [("000000000001.seg".to_owned(), 8192)]);
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    assert!((report.damage[0].start..report.damage[0].end).contains(&8192), "{:?}", report.damage);
+    let refused = Run::open(&disk, &skipping(&options)).err().expect("refused: it may be readable tomorrow");
+    let cause = std::error::Error::source(&refused).expect("a cause").to_string();
+    assert!(cause.contains("000000000001.seg cannot be read at byte"), "{cause}");
 }
 
 #[test]
-fn a_walk_tells_of_damage_where_verify_does_and_nowhere_else() {
-    for snapshots in [0, 3] {
-        let (disk, options) = long_log(snapshots);
-        // Killed and begun again: a frame stands there twice, and a torn one behind it.
-        let mut run = Run::open(&disk, &options).unwrap();
-        (30..34).for_each(|n| _ = run.put(&n.to_string(), 1400));
-        let disk = kill(&disk, run);
-        let mut run = Run::open(&disk, &options).unwrap();
-        run.put("34", 1400);
-        assert_eq!(unread(&run), []);
-        run.stop().unwrap();
-        let paths = segment_files(&disk);
-        for (at, path) in paths.iter().enumerate().take(paths.len() - 2) {
-            let frames: Vec<_> = (SEGMENT_HEADER_BYTES as usize..disk.content(path).len())
-                .step_by(512)
-                .filter(|start| disk.content(path)[*start..].starts_with(b"SLFR"))
-                .collect();
-            // Headers and bodies, in turn.
-            let bytes = frames.iter().enumerate().map(|(n, frame)| frame + if n % 2 == 0 { 20 } else { 100 });
-            for byte in bytes {
-                let disk = disk.copy();
-                let what = format!("segment {at}, byte {byte}, {snapshots} snapshots");
-                let run = Run::open(&disk, &options).unwrap();
-                flip(&disk, path, byte, 0);
-                let places = unread(&run);
-                let found: Vec<_> = places.iter().map(|place| (place.segment, place.start)).collect();
-                run.stop().unwrap();
-                let damage = verify(&disk).damage;
-                let verified: Vec<_> = damage.iter().map(|part| (part.segment, part.start)).collect();
-                assert_eq!(found, verified, "{what}");
-                // A frame that stands there twice is not lost with one of the two.
-                if damage.is_empty() {
-                    continue;
-                }
-                assert_eq!(places[0].next_offset, damage[0].offsets.1, "{what}");
-                let (from, to) = damage[0].offsets;
-                repair_on(Arc::new(disk.clone()), Path::new(DIR), from.0..to.0).unwrap();
-                let run = Run::open(&disk, &options).unwrap();
-                let is_accepted = |place: &Unread| run.state.gaps.iter().any(|gap| place.is_within(gap));
-                assert!(unread(&run).iter().all(is_accepted), "{what}");
-                run.stop().unwrap();
-            }
-        }
-    }
-}
-
-#[test]
-fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
-    let options = Options { window: None, segment_bytes: 12 << 10, outstanding: 4, ..options() };
-    let disk = SimDisk::new();
+fn what_cannot_be_read_while_the_store_runs_is_said_and_what_is_behind_it_verified() {
+    let (disk, options) = long_log(0);
     let mut run = Run::open(&disk, &options).unwrap();
-    let entry = TriggerEntry {
-        id: TriggerId(1),
-        name: "t".into(),
-        birth: Offset(0),
-        filters: serde_json::Value::Null,
-        removed_at_ms: None,
-    };
-    let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
-    let mut frame = Vec::new();
-    for n in 0..30 {
-        let offset = run.put(&n.to_string(), 500);
-        let matches = vec![(offset, vec![TriggerId(1)])];
-        let routed = Routed { epoch: 1, from: offset, to: offset, matches, only: None };
-        run.append(&[], vec![LogRecord::Routed(routed)]).unwrap();
-        if n == 10 {
-            let segment = run.log.reader().segments().last().unwrap().clone();
-            frame = vec![segment.number(), segment.extent().end - 512];
-        }
-    }
     run.keeper.step();
     run.stop().unwrap();
-    flip(&disk, &layout().segment(frame[0]), frame[1] as usize + 70, 0);
-
-    let delivered = |run: &mut Run, offset: u64| {
-        let attempted = Attempted {
-            id: DeliveryId { trigger: TriggerId(1), offset: Offset(offset), redrive: 0 },
-            attempt: 1,
-            at_ms: 1,
-            duration_ms: 0,
-            status: Some(200),
-            error: None,
-            body: bytes::Bytes::new(),
-            owes_letter: false,
-            next: Next::Delivered,
-        };
-        run.append(&[], vec![LogRecord::Outcomes(vec![attempted])]).unwrap();
-    };
-    let behind = |run: &Run| run.state.triggers[&TriggerId(1)].behind;
     let mut run = Run::open(&disk, &options).unwrap();
-    assert_eq!(behind(&run), Some(Offset(4)));
-    // All that is known of is delivered: what it is behind with is not passed over.
-    (0..10).for_each(|offset| delivered(&mut run, offset));
-    run.stop().unwrap();
-    let run = Run::open(&disk, &options).unwrap();
-    assert_eq!((behind(&run), run.state.floor()), (Some(Offset(10)), Offset(10)));
-    run.stop().unwrap();
+    let paths = segment_files(&disk);
+    disk.scratch(&paths[0], 8192..8193);
+    flip(&disk, &paths[2], 4096 + 100, 0);
+    (0..paths.len()).for_each(|_| run.keeper.step());
+    let problem = run.log.report().problem.expect("said");
+    assert!(problem.contains("2 damaged places in the log, the first in 000000000001.seg"), "{problem}");
+}
 
-    let lost = verify(&disk).damage[0].offsets;
-    repair_on(Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0).unwrap();
-    let mut run = Run::open(&disk, &options).unwrap();
-    assert_eq!(behind(&run), Some(Offset(15)));
-    (11..30).for_each(|offset| delivered(&mut run, offset));
-    run.stop().unwrap();
-    let run = Run::open(&disk, &options).unwrap();
-    check_books(&run.state);
-    let books = run.state.books(&run.state.triggers[&TriggerId(1)]);
-    assert_eq!((books.delivered, books.lost, books.pending()), (29, 1, 0), "{books:?}");
+#[test]
+fn a_snapshot_that_is_not_whole_is_reported() {
+    let (disk, _) = long_log(3);
+    let snapshots: Vec<_> =
+        disk.names().into_iter().filter(|path| path.extension().is_some_and(|e| e == "snap")).collect();
+    assert_eq!(verify(&disk).other_problems(), Vec::<String>::new());
+    flip(&disk, &snapshots[0], 60, 4);
+    let name = snapshots[0].file_name().unwrap().to_string_lossy().into_owned();
+    let report = verify(&disk);
+    assert_eq!(report.broken_snapshots, [name]);
+    assert_eq!(report.other_problems().len(), 1);
+}
+
+#[test]
+fn a_file_of_dead_letters_that_cannot_be_told_is_never_written_over() {
+    let disk = SimDisk::new();
+    disk.create_dir(&layout().letters()).unwrap();
+    let letters = || Letters::new(Arc::new(disk.clone()), layout(), 7);
+    let copy = |n: u64| letters::Copy { key: letters::Key::Aside(n), body: vec![1; 40] };
+    letters().keep(&[copy(1)]).unwrap();
+    let file = layout().letters_file(1);
+    flip(&disk, &file, 3, 0);
+    let before = disk.content(&file);
+    letters().keep(&[copy(2)]).unwrap();
+    assert_eq!(disk.content(&file), before);
+    assert!(disk.names().contains(&layout().letters_file(2)));
+    assert_eq!(letters().verify().unwrap(), (1, vec![(1, 0)]), "and it is said");
 }

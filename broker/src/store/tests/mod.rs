@@ -3,6 +3,9 @@
 mod crash;
 mod damage;
 pub mod disk;
+mod holding;
 mod model;
 mod parts;
 pub mod rig;
+mod unread;
+mod writing;
