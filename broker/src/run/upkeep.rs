@@ -5,14 +5,15 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::delivery::Reason;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Core, Dispatch};
 use crate::ingress::{Gate, GateState};
 use crate::store::{DeliveryId, LogRecord, Offset, Purge, TriggerId, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
-const EXPIRED_AT_ONCE: usize = 5000;
+/// Dead letters looked at under the lock in one go.
+const LOOK_PIECE: usize = 5000;
 const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
@@ -68,23 +69,39 @@ pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
 pub async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
     loop {
         tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
-        let now = clock::wall_ms();
-        let record = {
-            let mut core = dispatch.core();
-            let is_expired = |at_ms: u64| at_ms + age.as_millis() as u64 <= now;
-            let dead = core.state.dead.iter().filter(|(_, letter)| is_expired(letter.at_ms));
-            let ids: Vec<_> = dead.map(|(id, _)| *id).take(EXPIRED_AT_ONCE).collect();
-            if ids.is_empty() {
+        let mut next = Some(DeliveryId { trigger: TriggerId(0), offset: Offset(0), redrive: 0 });
+        while let Some(from) = next {
+            let now = clock::wall_ms();
+            let (record, following) = expire_some(&mut dispatch.core(), from, now, age);
+            next = following;
+            let Some(record) = record else {
+                tokio::task::yield_now().await;
                 continue;
+            };
+            if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record]).await {
+                warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
             }
-            let record = LogRecord::Purge(Purge { at_ms: now, ids });
-            core.apply(&record);
-            record
-        };
-        let LogRecord::Purge(Purge { ids, .. }) = &record else { continue };
-        info!(count = ids.len(), "purged dead letters older than dead_letters.age");
-        if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record.clone()]).await {
-            warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
         }
     }
+}
+
+/// Purges those that are too old among some dead letters; says which come next.
+fn expire_some(
+    core: &mut Core,
+    from: DeliveryId,
+    now: u64,
+    age: Duration,
+) -> (Option<LogRecord>, Option<DeliveryId>) {
+    let mut dead = core.state.dead.range(from..);
+    let looked_at = dead.by_ref().take(LOOK_PIECE);
+    let expired = looked_at.filter(|(_, letter)| letter.at_ms + age.as_millis() as u64 <= now);
+    let ids: Vec<_> = expired.map(|(id, _)| *id).collect();
+    let next = dead.next().map(|(id, _)| *id);
+    if ids.is_empty() {
+        return (None, next);
+    }
+    info!(count = ids.len(), "purged dead letters older than dead_letters.age");
+    let record = LogRecord::Purge(Purge { at_ms: now, ids });
+    core.apply(&record);
+    (Some(record), next)
 }
