@@ -307,7 +307,10 @@ fn greet(
     if let Some(hooks) = hooks_shown(config) {
         eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
     }
-    eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
+    eprintln!(
+        "next: sluice triggers --admin http://{operators}; {} not up",
+        counted(sources_not_up, "source")
+    );
 }
 
 /// Nothing else says it to who configures the sender of a webhook.

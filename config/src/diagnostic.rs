@@ -140,8 +140,18 @@ impl Problems {
 
     /// Reports what concerns a file as a whole.
     pub fn file_error(&mut self, file: impl Into<String>, message: impl Into<String>) {
+        self.file_error_at(file, None, message);
+    }
+
+    /// Reports what is wrong with a file whose text cannot be shown, at a line and column where they are known.
+    pub fn file_error_at(
+        &mut self,
+        file: impl Into<String>,
+        position: Option<(usize, usize)>,
+        message: impl Into<String>,
+    ) {
         let (severity, file, message) = (Severity::Error, file.into(), message.into());
-        self.errors.push((None, Diagnostic { severity, file, position: None, message, snippet: None }));
+        self.errors.push((None, Diagnostic { severity, file, position, message, snippet: None }));
     }
 
     /// Names a place for use inside a message.

@@ -1,6 +1,6 @@
 //! What could not be delivered: kept, shown, delivered again, removed.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::sink::{Sink, status};
@@ -86,6 +86,24 @@ async fn a_list_tells_of_each_what_became_of_it() {
     assert_eq!(told.err, format!("sluice: {expected}\n"));
     assert_eq!(broker.cli("dlq purge --reason bogus --yes").code, 1);
     assert_eq!(broker.dead_letters(4).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_where_they_ended_though_what_was_listed_is_purged() {
+    let sink = refusing().await;
+    let broker = with_dead(&sink, &["1", "2", "3", "4", "5"]).await;
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = broker.get("dead-letters?limit=2").await;
+    broker.do_call("dead-letters/purge", &json!({ "ids": ids(&first) })).await;
+    let rest = broker.get(&format!("dead-letters?cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!(rest["next"], Value::Null);
+    let mut seen = [ids(&first), ids(&rest)].concat();
+    seen.sort();
+    assert_eq!(seen, ["0.t", "1.t", "2.t", "3.t", "4.t"]);
+    assert_eq!(broker.get("dead-letters?limit=0").await, json!({ "items": [], "next": null }));
+    assert_eq!(broker.ask("/api/v1/dead-letters?cursor=2").await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

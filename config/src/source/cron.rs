@@ -11,7 +11,7 @@ use crate::diagnostic::Problems;
 use crate::keys::{Keys, choice, text, whole, wrong};
 use crate::model::{CatchUp, CronSource, CronWhen};
 use crate::template::within;
-use crate::tree::Node;
+use crate::tree::{Node, Scalar, Value};
 
 pub(crate) const CRON_KEYS: &[&str] = &["schedule", "at", "timezone", "catch_up", "catch_up_max"];
 pub(crate) const CATCH_UPS: &[(&str, CatchUp)] =
@@ -56,11 +56,16 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<C
 }
 
 fn read_schedule(node: &Node, problems: &mut Problems) -> Option<Schedule> {
-    let text = text("schedule", node, problems)?;
+    let text = match &node.value {
+        // What is missing is told like any other wrong number of fields.
+        Value::Scalar(Scalar { text, quoted: true, reference: None, .. }) if text.is_empty() => "",
+        _ => text("schedule", node, problems)?,
+    };
     match Schedule::parse(text) {
         Ok(schedule) => Some(schedule),
         Err(error) => {
-            problems.error(within(node, text, error.at), format!("`schedule`: {}", error.message));
+            let at = if text.is_empty() { node.at } else { within(node, text, error.at) };
+            problems.error(at, format!("`schedule`: {}", error.message));
             None
         }
     }

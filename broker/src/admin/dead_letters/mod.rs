@@ -18,7 +18,7 @@ use crate::dispatch::Core;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
-use self::selection::{Letter, Selection, narrowed};
+use self::selection::{Letter, Place, Selection, narrowed};
 use self::summary::{Summary, summaries};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -27,10 +27,11 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let text = |name: &str| query.get(name).cloned();
     let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX);
-    let skip: usize = query
+    let after: Option<Place> = query
         .get("cursor")
-        .map_or(Ok(0), |text| text.parse())
-        .map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|()| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let selection = Selection {
         trigger: text("trigger"),
         via: text("via"),
@@ -40,9 +41,11 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         ..Selection::default()
     };
     let mut found = narrowed(&admin, Arc::new(selection)).await?;
-    found.sort_by_key(Letter::order);
-    let next = (found.len() > skip + limit).then(|| (skip + limit).to_string());
-    let page: Vec<_> = found.into_iter().skip(skip).take(limit).collect();
+    found.retain(|letter| after.is_none_or(|after| letter.place() < after));
+    found.sort_by_key(|letter| std::cmp::Reverse(letter.place()));
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| has_more).map(|last| last.place().to_string());
     trail::written(admin.dispatch.log()).await;
     let log = admin.dispatch.log().clone();
     let (page, summaries) = trail::blocking(move || {
@@ -50,9 +53,9 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
             Letter::Delivery(id, _) => Some(*id),
             Letter::Aside(..) => None,
         };
-        let summaries = summaries(&log, &page.iter().filter_map(delivery).collect());
+        let summaries = summaries(&log, &found.iter().filter_map(delivery).collect());
         let record = |letter: &Letter| log.reader().read(delivery(letter)?.offset).ok();
-        (page.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>(), summaries)
+        (found.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>(), summaries)
     })
     .await?;
     let summaries = summaries.map_err(|error| trail::problem(&error))?;

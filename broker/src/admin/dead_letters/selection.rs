@@ -1,5 +1,7 @@
 //! Which dead letters are meant: by id or by filters.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,13 +69,45 @@ impl Letter {
         }
     }
 
-    /// Newest first; of one moment by offset or number.
-    pub fn order(&self) -> impl Ord + use<> {
-        let place = match self {
-            Self::Delivery(id, _) => id.offset.0,
-            Self::Aside(number, _) => *number,
+    pub fn place(&self) -> Place {
+        let (number, trigger, redrive) = match self {
+            Self::Delivery(id, _) => (id.offset.0, u64::from(id.trigger.0) + 1, id.redrive),
+            Self::Aside(number, _) => (*number, 0, 0),
         };
-        std::cmp::Reverse((self.at_ms(), place))
+        Place { at_ms: self.at_ms(), number, trigger, redrive }
+    }
+}
+
+/// Where an entry stands in the list, which is newest first: by time, then by offset or number, and never twice. As the
+/// cursor of a page it holds also when entries before it come or go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    at_ms: u64,
+    number: u64,
+    /// 0 for what a source put aside.
+    trigger: u64,
+    redrive: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}-{}", self.at_ms, self.number, self.trigger, self.redrive)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let [at_ms, number, trigger, redrive] = parts[..] else { return Err(()) };
+        let whole = |part: &str| part.parse().map_err(|_| ());
+        Ok(Self {
+            at_ms: whole(at_ms)?,
+            number: whole(number)?,
+            trigger: whole(trigger)?,
+            redrive: redrive.parse().map_err(|_| ())?,
+        })
     }
 }
 
