@@ -1,5 +1,8 @@
 //! `sluice run`: puts the parts together, and takes them apart again in the order of the flow.
 
+mod upkeep;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +14,7 @@ use sluice_adapters::hook::Hooks;
 use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{Metadata, error, info, warn};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -19,19 +22,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::admin::{self, Admin, Reload};
 use crate::cli::{Error, LogFormat};
-use crate::delivery::Reason;
 use crate::dispatch::{self, Dispatch};
-use crate::edge::{Edge, EdgeLimits};
+use crate::edge::{Edge, EdgeLimits, Stopped};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake::Intake;
 use crate::sources::{self, Sources};
-use crate::store::{self, LogRecord, Options, Purge, RealDisk, Upkeep, WindowSize, clock};
+use crate::store::{self, Options, RealDisk, Upkeep, WindowSize, clock};
 
-const GATE_INTERVAL: Duration = Duration::from_millis(50);
-const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
-const EXPIRED_AT_ONCE: usize = 5000;
-const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Threads that read from the disk what is not in memory any more.
 const BLOCKING_THREADS: usize = 16;
 /// How long a start waits for sources to be up or down before it says how many are not up.
@@ -140,6 +137,19 @@ struct Running {
     dispatch: Dispatch,
     sources: Sources,
     reload_success: Arc<AtomicBool>,
+    gate: Gate,
+}
+
+/// The listeners at work.
+struct Listening {
+    /// Of publishers, and of operators.
+    addresses: (SocketAddr, SocketAddr),
+    public: JoinHandle<Stopped>,
+    operators: JoinHandle<Stopped>,
+    /// Told `true`, a listener ends.
+    stop_public: watch::Sender<bool>,
+    stop_operators: watch::Sender<bool>,
+    reload_requests: mpsc::Receiver<Reload>,
 }
 
 async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
@@ -161,100 +171,52 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
         .adopt(prepared)
         .await
         .map_err(|refusal| Error::failed_because("cannot write the trigger set", refusal))?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(dispatch.clone().route(opened.tail));
-    tasks.spawn(dispatch.clone().tick());
-    tasks.spawn(dispatch.clone().tell());
-    tasks.spawn(keep_promises(dispatch.clone(), config.store.removed_grace));
-    if let Some(age) = config.dead_letters_age {
-        tasks.spawn(expire_dead_letters(dispatch.clone(), age));
-    }
+    let mut tasks = begin_work(&dispatch, opened.tail, &config);
 
     let hooks = Hooks::default();
     let sources = Sources::new(dispatch.clone(), hooks.clone(), config.limits.put_aside_bytes);
-    let gate = Gate::default();
-    let counters = Arc::new(ingress::Counters::default());
-    let shown = Arc::new(Mutex::new(shown(&config, &loaded.hash)));
-    let reload_success = Arc::new(AtomicBool::new(true));
-    let (reloads, reload_requests) = mpsc::channel(RELOADS_WAITING);
-    let (stop_public, stopped) = watch::channel(false);
-    let (stop_operators, operators_stopped) = watch::channel(false);
-    let limits = EdgeLimits {
-        connections: config.limits.connections,
-        drain_deadline: config.shutdown_timeout,
-        ..EdgeLimits::default()
-    };
-    let ingress = ingress::router(Ingress {
-        publisher: Publisher::new("http", Arc::new(Intake::new(dispatch.clone()))),
-        hooks: hooks.clone(),
-        limits: config.limits,
-        webhook_origins: config.http.webhook_origins.clone(),
-        gate: gate.clone(),
-        metrics: Arc::clone(&counters),
-    });
-    let admin = admin::router(Admin {
-        dispatch: dispatch.clone(),
-        gate: gate.clone(),
-        counters,
-        config: Arc::clone(&shown),
-        reloads,
-        reload_success: Arc::clone(&reload_success),
-        hosts: Arc::new(hosts(&config, operators.local_addr())),
-        started_at_ms: clock::wall_ms(),
-        sources: sources.clone(),
-    });
-    let addresses = (public.local_addr(), operators.local_addr());
-    let public = tokio::spawn(public.serve(ingress, limits, stopped));
-    let operators = tokio::spawn(operators.serve(admin, limits, operators_stopped));
-    sources.adopt(prepared_sources).await;
-    gate.set(GateState::Ready);
-    dispatch.log().index().start();
-    tasks.spawn(watch_room(dispatch.clone(), gate.clone()));
-    sources.settled(SETTLE_DEADLINE).await;
-    greet(&config, addresses, loaded.files.len(), sources.not_up().len());
-
-    let timeout = config.shutdown_timeout;
     let mut running = Running {
         paths,
+        shown: Arc::new(Mutex::new(shown(&config, &loaded.hash))),
         config,
-        shown,
-        dispatch: dispatch.clone(),
-        sources: sources.clone(),
-        reload_success,
+        dispatch,
+        sources,
+        reload_success: Arc::new(AtomicBool::new(true)),
+        gate: Gate::default(),
     };
+    let mut listening = running.listen(public, operators, hooks);
+    running.sources.adopt(prepared_sources).await;
+    running.gate.set(GateState::Ready);
+    running.dispatch.log().index().start();
+    tasks.spawn(upkeep::watch_room(running.dispatch.clone(), running.gate.clone()));
+    running.sources.settled(SETTLE_DEADLINE).await;
+    let not_up = running.sources.not_up().len();
+    greet(&running.config, listening.addresses, loaded.files.len(), not_up);
+
     let mut ended = opened.ended;
-    let failure = running.until_stopped(&mut signals, reload_requests, &mut ended, &mut tasks).await;
-    if let Some(error) = failure {
-        gate.set(GateState::Failed(error.to_string()));
+    let reloads = &mut listening.reload_requests;
+    if let Some(error) = running.until_stopped(&mut signals, reloads, &mut ended, &mut tasks).await {
+        running.gate.set(GateState::Failed(error.to_string()));
         return Err(error);
     }
-    gate.set(GateState::Draining);
-    info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
-    let drained = async {
-        sources.stop(timeout).await;
-        stop_public.send_replace(true);
-        let (left, _) = tokio::join!(dispatch.drain(timeout), public);
-        left
-    };
-    let left = tokio::select! {
-        left = drained => left,
-        () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => {
-            warn!("told to stop again: not waiting any longer");
-            stop_public.send_replace(true);
-            dispatch.drain(Duration::ZERO).await
-        }
-    };
-    if left > 0 {
-        warn!(left, "deliveries did not end in time and will be made again at the next start");
+    running.stop(&mut signals, listening, ended).await
+}
+
+/// The tasks that the broker cannot do without.
+fn begin_work(
+    dispatch: &Dispatch,
+    tail: mpsc::Receiver<Vec<Arc<store::Record>>>,
+    config: &Config,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(dispatch.clone().route(tail));
+    tasks.spawn(dispatch.clone().tick());
+    tasks.spawn(dispatch.clone().tell());
+    tasks.spawn(upkeep::keep_promises(dispatch.clone(), config.store.removed_grace));
+    if let Some(age) = config.dead_letters_age {
+        tasks.spawn(upkeep::expire_dead_letters(dispatch.clone(), age));
     }
-    stop_operators.send_replace(true);
-    drop(operators.await);
-    dispatch.log().stop();
-    match ended.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Error::StoreWrite(format!("the store could not be closed: {error}"))),
-        Err(_) => Err(Error::StoreWrite("the store's writer ended in a panic".into())),
-    }
+    tasks
 }
 
 fn bind_error(error: &crate::edge::BindError) -> Error {
@@ -309,7 +271,7 @@ fn report_recovery(recovery: &store::Recovery) {
 }
 
 /// Values of `Host` that name the operators' listener.
-fn hosts(config: &Config, address: std::net::SocketAddr) -> Vec<String> {
+fn hosts(config: &Config, address: SocketAddr) -> Vec<String> {
     let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
     let port = format!(":{}", address.port());
     let own = address.to_string();
@@ -330,7 +292,7 @@ fn shown(config: &Config, hash: &str) -> Value {
 
 fn greet(
     config: &Config,
-    (public, operators): (std::net::SocketAddr, std::net::SocketAddr),
+    (public, operators): (SocketAddr, SocketAddr),
     files: usize,
     sources_not_up: usize,
 ) {
@@ -389,11 +351,88 @@ async fn stop_signal(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 impl Running {
+    fn listen(&self, public: Edge, operators: Edge, hooks: Hooks) -> Listening {
+        let config = &self.config;
+        let counters = Arc::new(ingress::Counters::default());
+        let (reloads, reload_requests) = mpsc::channel(RELOADS_WAITING);
+        let (stop_public, public_stopped) = watch::channel(false);
+        let (stop_operators, operators_stopped) = watch::channel(false);
+        let limits = EdgeLimits {
+            connections: config.limits.connections,
+            drain_deadline: config.shutdown_timeout,
+            ..EdgeLimits::default()
+        };
+        let ingress = ingress::router(Ingress {
+            publisher: Publisher::new("http", Arc::new(Intake::new(self.dispatch.clone()))),
+            hooks,
+            limits: config.limits,
+            webhook_origins: config.http.webhook_origins.clone(),
+            gate: self.gate.clone(),
+            metrics: Arc::clone(&counters),
+        });
+        let admin = admin::router(Admin {
+            dispatch: self.dispatch.clone(),
+            gate: self.gate.clone(),
+            counters,
+            config: Arc::clone(&self.shown),
+            reloads,
+            reload_success: Arc::clone(&self.reload_success),
+            hosts: Arc::new(hosts(config, operators.local_addr())),
+            started_at_ms: clock::wall_ms(),
+            sources: self.sources.clone(),
+        });
+        Listening {
+            addresses: (public.local_addr(), operators.local_addr()),
+            public: tokio::spawn(public.serve(ingress, limits, public_stopped)),
+            operators: tokio::spawn(operators.serve(admin, limits, operators_stopped)),
+            stop_public,
+            stop_operators,
+            reload_requests,
+        }
+    }
+
+    /// Stops in the order of the flow.
+    async fn stop(
+        &self,
+        signals: &mut Signals,
+        listening: Listening,
+        ended: oneshot::Receiver<std::io::Result<()>>,
+    ) -> Result<(), Error> {
+        let timeout = self.config.shutdown_timeout;
+        self.gate.set(GateState::Draining);
+        info!("stopping: no further events are taken, deliveries under way have {timeout:?}");
+        let drained = async {
+            self.sources.stop(timeout).await;
+            listening.stop_public.send_replace(true);
+            let (left, _) = tokio::join!(self.dispatch.drain(timeout), listening.public);
+            left
+        };
+        let left = tokio::select! {
+            left = drained => left,
+            () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => {
+                warn!("told to stop again: not waiting any longer");
+                listening.stop_public.send_replace(true);
+                self.dispatch.drain(Duration::ZERO).await
+            }
+        };
+        if left > 0 {
+            warn!(left, "deliveries did not end in time and will be made again at the next start");
+        }
+        listening.stop_operators.send_replace(true);
+        drop(listening.operators.await);
+        self.dispatch.log().stop();
+        match ended.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::StoreWrite(format!("the store could not be closed: {error}"))),
+            Err(_) => Err(Error::StoreWrite("the store's writer ended in a panic".into())),
+        }
+    }
+
     /// Serves reloads until a signal (`None`) or the end of the writer.
     async fn until_stopped(
         &mut self,
         signals: &mut Signals,
-        mut reloads: mpsc::Receiver<Reload>,
+        reloads: &mut mpsc::Receiver<Reload>,
         ended: &mut oneshot::Receiver<std::io::Result<()>>,
         tasks: &mut JoinSet<()>,
     ) -> Option<Error> {
@@ -491,75 +530,4 @@ fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<&'sta
         ("shutdown_timeout", keep(&running.shutdown_timeout, &mut wanted.shutdown_timeout)),
     ];
     sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
-}
-
-/// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
-async fn watch_room(dispatch: Dispatch, gate: Gate) {
-    let mut floor_told = tokio::time::Instant::now();
-    loop {
-        tokio::time::sleep(GATE_INTERVAL).await;
-        if floor_told.elapsed() >= FLOOR_INTERVAL {
-            floor_told = tokio::time::Instant::now();
-            let floor = dispatch.core().state.floor();
-            dispatch.log().note_floor(floor);
-        }
-        gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
-    }
-}
-
-/// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
-async fn keep_promises(dispatch: Dispatch, grace: Duration) {
-    loop {
-        tokio::time::sleep(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL))).await;
-        let now = clock::wall_ms();
-        let expired: Vec<_> = {
-            let core = dispatch.core();
-            let is_expired = |at: Option<u64>| at.is_some_and(|at| at + grace.as_millis() as u64 <= now);
-            let entries = core.state.set.triggers.iter().filter(|entry| is_expired(entry.removed_at_ms));
-            entries.map(|entry| (entry.id, entry.name.clone())).collect()
-        };
-        for (id, name) in expired {
-            match dispatch.discard(id, Reason::TriggerRemoved).await {
-                Ok(0) => {}
-                Ok(moved) => {
-                    warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters");
-                }
-                Err(refusal) => {
-                    warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet");
-                }
-            }
-            let mut core = dispatch.core();
-            let owes_nothing =
-                core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
-            if core.is_removed(id) && owes_nothing && !core.state.dead.keys().any(|dead| dead.trigger == id) {
-                core.frozen.remove(&id);
-                core.record(LogRecord::Dropped(id));
-            }
-        }
-    }
-}
-
-/// Purges dead letters that are older than the configuration keeps them.
-async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
-    loop {
-        tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
-        let now = clock::wall_ms();
-        let record = {
-            let mut core = dispatch.core();
-            let is_expired = |at_ms: u64| at_ms + age.as_millis() as u64 <= now;
-            let dead = core.state.dead.iter().filter(|(_, letter)| is_expired(letter.at_ms));
-            let ids: Vec<_> = dead.map(|(id, _)| *id).take(EXPIRED_AT_ONCE).collect();
-            if ids.is_empty() {
-                continue;
-            }
-            let record = LogRecord::Purge(Purge { at_ms: now, ids });
-            core.apply(&record);
-            record
-        };
-        let LogRecord::Purge(Purge { ids, .. }) = &record else { continue };
-        info!(count = ids.len(), "purged dead letters older than dead_letters.age");
-        if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record.clone()]).await {
-            warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
-        }
-    }
 }

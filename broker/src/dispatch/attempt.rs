@@ -11,6 +11,7 @@ use tracing::{debug, error, warn};
 
 use super::core::{Core, ended_without_attempt};
 use super::courier::Letter;
+use super::order::has_key;
 use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
@@ -22,6 +23,8 @@ use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
 const UNREADABLE_WAIT_MS: u64 = 60_000;
+/// One whose attempt panicked, after this.
+const PANIC_WAIT_MS: u64 = 1000;
 
 /// Says that a claim is over, whatever becomes of its task.
 struct InFlight {
@@ -38,12 +41,7 @@ impl Drop for InFlight {
         {
             // The task panicked: the event is not lost, it is attempted again, and the others go on.
             error!(offset = %id.offset, "an attempt ended in a panic");
-            let mut core = self.dispatch.core();
-            let until = clock::steady_ms() + 1000;
-            if let Some(runtime) = core.runtime_mut(id.trigger) {
-                runtime.postpone(id, until);
-            }
-            core.wake(id.trigger, until);
+            put_back(&self.dispatch, id, PANIC_WAIT_MS);
         }
         self.dispatch.shared.in_flight.send_modify(|count| *count -= 1);
     }
@@ -75,6 +73,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     let record = match record {
         Some(record) => record,
         None => match history::read(dispatch, id.offset).await {
+            Ok(record) if is_out_of_turn(dispatch, id, &record) => return put_back(dispatch, id, 0),
             Ok(record) => record,
             Err(error) => return unreadable(dispatch, &trigger, id, &error),
         },
@@ -336,16 +335,34 @@ async fn store_reply(
     }
 }
 
+/// Whether an event has a key that could not be read when it was asked for: others of that key may be under way.
+fn is_out_of_turn(dispatch: &Dispatch, id: DeliveryId, record: &Record) -> bool {
+    let order = {
+        let core = dispatch.core();
+        let runtime = core.runtimes.get(&id.trigger).filter(|runtime| runtime.lacks_key(id));
+        runtime.map(|runtime| runtime.active.config.delivery.order.clone())
+    };
+    order.is_some_and(|order| has_key(&order, record))
+}
+
+/// Looks at a delivery again after a while; this was no attempt.
+fn put_back(dispatch: &Dispatch, id: DeliveryId, wait_ms: u64) {
+    let until = clock::steady_ms() + wait_ms;
+    let mut core = dispatch.core();
+    if let Some(runtime) = core.runtime_mut(id.trigger) {
+        runtime.postpone(id, until);
+    }
+    core.wake(id.trigger, until);
+}
+
 /// An event that cannot be read is neither delivered nor dead: it stays pending, visibly, and is tried again.
 fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &ReadError) {
     error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
-    let now = clock::steady_ms();
-    let mut core = dispatch.core();
-    if let Some(runtime) = core.runtime_mut(id.trigger) {
-        runtime.last_error = Some(LastError { at_ms: now, status: None, error: cause.to_string() });
-        runtime.postpone(id, now + UNREADABLE_WAIT_MS);
+    if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
+        let error = cause.to_string();
+        runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
     }
-    core.wake(id.trigger, now + UNREADABLE_WAIT_MS);
+    put_back(dispatch, id, UNREADABLE_WAIT_MS);
 }
 
 impl Dispatch {

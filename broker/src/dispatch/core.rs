@@ -123,7 +123,7 @@ impl Core {
     pub fn route_leftovers(
         &mut self,
         from: Offset,
-        piece: Piece,
+        piece: &Piece,
         matches: Matches,
         by: &Arc<Table>,
     ) -> Option<Vec<Step>> {
@@ -387,6 +387,9 @@ impl Core {
             .take(limit)
             .map(|delivery| Attempted { owes_letter, ..ended_without_attempt(delivery, reason) })
             .collect();
+        if let Some(runtime) = runtime {
+            runtime.active.counters.dead[reason as usize].fetch_add(all.len() as u64, Ordering::Relaxed);
+        }
         for attempted in &all {
             self.settle(attempted);
         }

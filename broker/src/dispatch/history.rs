@@ -67,7 +67,7 @@ pub async fn route_leftovers(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<
         match read {
             Ok((piece, matched, table)) => {
                 waits = Waits::default();
-                let steps = dispatch.core().route_leftovers(from, piece, matched, &table);
+                let steps = dispatch.core().route_leftovers(from, &piece, matched, &table);
                 dispatch.start(steps.unwrap_or_default());
             }
             Err(error) => {
@@ -235,18 +235,22 @@ pub fn piece(reader: &Reader, from: Offset, to: Offset, gaps: &[Gap]) -> Result<
     let (mut found, mut bytes) = (Vec::new(), 0);
     reader.walk(from, &mut |record, _| {
         let LogRecord::Event(record) = record else { return true };
+        if record.offset >= end {
+            return false;
+        }
         let is_next = found.last().is_none_or(|last: &Record| last.offset < record.offset);
-        if record.offset >= from && record.offset < end && is_next {
-            bytes += record.event.data().map_or(0, |data| data.bytes.len());
+        if record.offset >= from && is_next {
+            bytes += data_bytes(&record);
             found.push(record);
         }
-        found.last().is_none_or(|last| last.offset.next() < end) && bytes < PIECE_BYTES
+        bytes < PIECE_BYTES
     })?;
     let mut piece = Piece { records: Vec::with_capacity(found.len()), end: from };
     let until = if bytes < PIECE_BYTES { end } else { found.last().map_or(end, |last| last.offset.next()) };
     let kept_from = reader.first_offset();
     let mut found = found.into_iter().peekable();
-    while piece.end < until {
+    let mut bytes_beside = 0;
+    while piece.end < until && bytes_beside < PIECE_BYTES {
         let offset = piece.end;
         if let Some(record) = found.next_if(|record| record.offset == offset) {
             piece.records.push(record);
@@ -257,7 +261,10 @@ pub fn piece(reader: &Reader, from: Offset, to: Offset, gaps: &[Gap]) -> Result<
         } else if !gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
             // It may be whole in a frame that is not.
             match reader.read(offset) {
-                Ok(record) => piece.records.push(Arc::unwrap_or_clone(record)),
+                Ok(record) => {
+                    bytes_beside += data_bytes(&record);
+                    piece.records.push(Arc::unwrap_or_clone(record));
+                }
                 Err(error) if offset == from => return Err(error),
                 Err(_) => break,
             }
@@ -265,6 +272,10 @@ pub fn piece(reader: &Reader, from: Offset, to: Offset, gaps: &[Gap]) -> Result<
         piece.end = offset.next();
     }
     Ok(piece)
+}
+
+fn data_bytes(record: &Record) -> usize {
+    record.event.data().map_or(0, |data| data.bytes.len())
 }
 
 /// Has a trigger that fell behind fetch its matches, as long as it has room for them.

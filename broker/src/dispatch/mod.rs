@@ -137,6 +137,9 @@ impl Dispatch {
     pub async fn route(self, mut tail: mpsc::Receiver<Vec<Arc<Record>>>) {
         history::route_leftovers(&self, &mut tail).await;
         while let Some(records) = tail.recv().await {
+            if records.is_empty() {
+                continue;
+            }
             let mut table = {
                 let mut core = self.core();
                 core.stored(&records);

@@ -23,7 +23,7 @@ pub enum Key {
     Of(u64),
     /// It has none, and goes when it likes.
     None,
-    /// It cannot be read at the moment, which its attempt will say.
+    /// It cannot be read at the moment, which its attempt will say. If that can read it, it is put back for its key.
     Unreadable,
 }
 
@@ -126,6 +126,11 @@ pub fn key_at_hand(order: &config::Order, record: &Record, hasher: &RandomState)
             Some(key(order, record, hasher))
         }
     }
+}
+
+/// Whether an event is ordered by something.
+pub fn has_key(order: &config::Order, record: &Record) -> bool {
+    matches!(key(order, record, &RandomState::new()), Key::Of(_))
 }
 
 fn key(order: &config::Order, record: &Record, hasher: &RandomState) -> Key {

@@ -189,6 +189,7 @@ impl Runtime {
             self.drains_first = true;
             self.order = (self.active.config.delivery.order != config::Order::None).then(Order::default);
             self.admitted = Offset(0);
+            self.retry_due_ms = 0;
             self.ready.clear();
         }
         // Redrives are in no log order to be found in again: those that were dropped here, or came while it was frozen.
@@ -317,7 +318,12 @@ impl Runtime {
     /// Collects the retries that are due. One look reads every slot, so the next one waits in proportion.
     fn look_at_retries(&mut self, state: &TriggerState, base_ms: u64, now_ms: u64) {
         while let Some(id) = self.postponed.pop_due(now_ms) {
-            self.ready.push_back(id);
+            if self.lacks_key(id) {
+                // It is taken up anew, and waits for its turn.
+                self.matched(id.offset);
+            } else {
+                self.ready.push_back(id);
+            }
         }
         if now_ms < self.retry_due_ms || !self.ready.is_empty() {
             return;
@@ -400,6 +406,11 @@ impl Runtime {
             }
             Some(Key::Unreadable) => Turn::Its,
         }
+    }
+
+    /// Whether it was not told from others of its key, if it has one.
+    pub fn lacks_key(&self, id: DeliveryId) -> bool {
+        id.redrive == 0 && self.order.as_ref().is_some_and(|order| !order.has_key(id))
     }
 
     /// Has the keys of what comes next looked up, unless that is under way.

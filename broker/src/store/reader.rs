@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use super::Offset;
 use super::format::{
     self, FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RawRecord, RecordType, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
 };
 use super::letters::Letters;
 use super::record::{Aside, Attempted, Gap, LogRecord, Record};
@@ -33,6 +34,10 @@ pub struct Reader {
 
 /// What a walk comes by.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at and dropped; a box for each record would cost more"
+)]
 pub enum Passed {
     /// A record, and the number of its frame.
     Record(LogRecord, u64),
@@ -248,7 +253,9 @@ impl Reader {
                 continue;
             }
             let start = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
-            if !walk.segment(&segment, self.oldest_above(number).as_ref(), start, visit)? {
+            // What is needed of the next one is its header, and no lease.
+            let next = self.oldest_above(number).map(|next| next.header);
+            if !walk.segment(&segment, next, start, visit)? {
                 return Ok(());
             }
         }
@@ -298,7 +305,7 @@ impl Walk {
     fn segment(
         &mut self,
         segment: &Segment,
-        next: Option<&Arc<Segment>>,
+        next: Option<SegmentHeader>,
         mut at: u64,
         visit: &mut dyn FnMut(Passed) -> bool,
     ) -> Result<bool, ReadError> {
@@ -344,11 +351,10 @@ impl Walk {
                     (position, header.first_offset)
                 }
                 // What a snapshot covers is as long as its file: behind the last frame is unused space, or a torn tail.
-                None if next.is_some_and(|next| next.header.first_frame <= last_frame + 1) => break,
+                None if next.is_some_and(|next| next.first_frame <= last_frame + 1) => break,
                 None => {
-                    self.last_frame =
-                        next.map(|next| next.header.first_frame.saturating_sub(1)).or(self.last_frame);
-                    (end, next.map_or(segment.extent().next_offset, |next| next.header.first_offset))
+                    self.last_frame = next.map(|next| next.first_frame.saturating_sub(1)).or(self.last_frame);
+                    (end, next.map_or(segment.extent().next_offset, |next| next.first_offset))
                 }
             };
             if !visit(Passed::Damage(unread(segment, at, until, next_offset))) {

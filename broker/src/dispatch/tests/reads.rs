@@ -1,11 +1,14 @@
 //! What reads the disk, or takes long, does so while everything else goes on; what cannot be read is not passed over.
 
 use std::future::Future;
+use std::hash::RandomState;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use expect_test::expect;
 
+use super::super::order::{Key, LookUp};
 use super::rig::{Rig, Setup};
 use crate::delivery::Reason;
 
@@ -48,6 +51,37 @@ fn keys_of_an_ordered_trigger_are_read_while_others_go_on() {
         +1.01s  t y1 try 1 -> 200
         +2.01s  t x1 try 2 -> 200
         +2.01s  t x2 try 1 -> 200
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn a_key_that_could_not_be_read_at_first_is_waited_for() {
+    let setup = Setup::new("t: { sink: http://shop, delivery: { order: partitionkey } }", |_, id, _| {
+        if id == "x1" { "200 after 5s" } else { "200" }
+    });
+    let text = setup.play(async |broker| {
+        broker.pause("t", Some("paused by an operator")).await;
+        let x1 = broker.publish("x1/x").await;
+        let x2 = broker.publish("x2/x").await;
+        broker.at(1.0).await;
+        broker.kill_and_restart().await;
+        let id = broker.id_of("t");
+        {
+            let mut core = broker.dispatch.core();
+            let runtime = core.runtimes.get_mut(&id).unwrap();
+            let trigger = std::sync::Arc::clone(&runtime.active);
+            let look_up = LookUp { trigger, hasher: RandomState::new(), offsets: Vec::new() };
+            let keys = [x1, x2].map(|offset| (offset, Key::Unreadable));
+            runtime.looked_up(&look_up, keys.into());
+        }
+        broker.pause("t", None).await;
+        broker.at(60.0).await;
+    });
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("try")).collect();
+    expect![[r#"
+        +1.01s  t x1 try 1 -> 200
+        +6.01s  t x2 try 1 -> 200
     "#]]
     .assert_eq(&(lines.join("\n") + "\n"));
 }
@@ -150,6 +184,9 @@ fn what_is_discarded_while_a_trigger_catches_up_is_settled_once() {
         broker.at(60.0).await;
         let books = broker.books("t");
         assert_eq!((books.matched, books.delivered + books.dead), (200, 200), "{books:?}");
+        let core = broker.dispatch.core();
+        let counted = &core.runtimes[&id].active.counters.dead[Reason::Discarded as usize];
+        assert_eq!(counted.load(Ordering::Relaxed), books.dead);
     });
 }
 

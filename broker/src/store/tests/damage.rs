@@ -10,7 +10,7 @@ use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
 use super::disk::SimDisk;
 use super::rig::{DIR, Run, check_books, event, kill, layout, options, segment_files};
 
-fn verify(disk: &SimDisk) -> VerifyReport {
+pub fn verify(disk: &SimDisk) -> VerifyReport {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     verify_on(&disk, Path::new(DIR), &mut |_| {}).unwrap()
 }
@@ -29,7 +29,7 @@ fn small_log() -> (SimDisk, Options) {
 }
 
 /// Events over several segments; `snapshots` of them on the way.
-fn long_log(snapshots: usize) -> (SimDisk, Options) {
+pub fn long_log(snapshots: usize) -> (SimDisk, Options) {
     let options = Options { window: None, segment_bytes: 12 << 10, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
@@ -43,7 +43,7 @@ fn long_log(snapshots: usize) -> (SimDisk, Options) {
     (disk, options)
 }
 
-fn flip(disk: &SimDisk, path: &Path, byte: usize, bit: u8) {
+pub fn flip(disk: &SimDisk, path: &Path, byte: usize, bit: u8) {
     let mut content = disk.content(path);
     content[byte] ^= 1 << bit;
     disk.set_content(path, content);

@@ -7,4 +7,5 @@ mod holding;
 mod model;
 mod parts;
 pub mod rig;
+mod unread;
 mod writing;

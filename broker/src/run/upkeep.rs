@@ -1,0 +1,107 @@
+//! What the broker does beside the events: looks for room, keeps its promises to removed triggers, purges by age.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::delivery::Reason;
+use crate::dispatch::{Core, Dispatch};
+use crate::ingress::{Gate, GateState};
+use crate::store::{DeliveryId, LogRecord, Offset, Purge, TriggerId, clock};
+
+const GATE_INTERVAL: Duration = Duration::from_millis(50);
+const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Dead letters looked at under the lock in one go.
+const LOOK_PIECE: usize = 5000;
+const GRACE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
+pub async fn watch_room(dispatch: Dispatch, gate: Gate) {
+    let mut floor_told = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(GATE_INTERVAL).await;
+        if floor_told.elapsed() >= FLOOR_INTERVAL {
+            floor_told = tokio::time::Instant::now();
+            let floor = dispatch.core().state.floor();
+            dispatch.log().note_floor(floor);
+        }
+        gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
+    }
+}
+
+/// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
+pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
+    loop {
+        tokio::time::sleep(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL))).await;
+        let now = clock::wall_ms();
+        let expired: Vec<_> = {
+            let core = dispatch.core();
+            let is_expired = |at: Option<u64>| at.is_some_and(|at| at + grace.as_millis() as u64 <= now);
+            let entries = core.state.set.triggers.iter().filter(|entry| is_expired(entry.removed_at_ms));
+            entries.map(|entry| (entry.id, entry.name.clone())).collect()
+        };
+        for (id, name) in expired {
+            match dispatch.discard(id, Reason::TriggerRemoved).await {
+                Ok(0) => {}
+                Ok(moved) => {
+                    warn!(trigger = %name, moved, "moved the backlog of a removed trigger to the dead letters");
+                }
+                Err(refusal) => {
+                    warn!(trigger = %name, %refusal, "cannot move the backlog of a removed trigger yet");
+                }
+            }
+            let mut core = dispatch.core();
+            let owes_nothing =
+                core.state.triggers.get(&id).is_none_or(|state| core.state.books(state).pending() == 0);
+            let first = DeliveryId { trigger: id, offset: Offset(0), redrive: 0 };
+            let next = DeliveryId { trigger: TriggerId(id.0 + 1), ..first };
+            let has_dead_letters = core.state.dead.range(first..next).next().is_some();
+            if core.is_removed(id) && owes_nothing && !has_dead_letters {
+                core.frozen.remove(&id);
+                core.record(LogRecord::Dropped(id));
+            }
+        }
+    }
+}
+
+/// Purges dead letters that are older than the configuration keeps them.
+pub async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
+    loop {
+        tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
+        let mut next = Some(DeliveryId { trigger: TriggerId(0), offset: Offset(0), redrive: 0 });
+        while let Some(from) = next {
+            let now = clock::wall_ms();
+            let (record, following) = expire_some(&mut dispatch.core(), from, now, age);
+            next = following;
+            let Some(record) = record else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record]).await {
+                warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
+            }
+        }
+    }
+}
+
+/// Purges those that are too old among some dead letters; says which come next.
+fn expire_some(
+    core: &mut Core,
+    from: DeliveryId,
+    now: u64,
+    age: Duration,
+) -> (Option<LogRecord>, Option<DeliveryId>) {
+    let mut dead = core.state.dead.range(from..);
+    let looked_at = dead.by_ref().take(LOOK_PIECE);
+    let expired = looked_at.filter(|(_, letter)| letter.at_ms + age.as_millis() as u64 <= now);
+    let ids: Vec<_> = expired.map(|(id, _)| *id).collect();
+    let next = dead.next().map(|(id, _)| *id);
+    if ids.is_empty() {
+        return (None, next);
+    }
+    info!(count = ids.len(), "purged dead letters older than dead_letters.age");
+    let record = LogRecord::Purge(Purge { at_ms: now, ids });
+    core.apply(&record);
+    (Some(record), next)
+}

@@ -1,0 +1,139 @@
+//! What a walk of the log, and a trigger that is behind, make of places that cannot be read.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::verify::repair_on;
+use super::super::{
+    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Passed, Routed, TriggerEntry, TriggerId,
+    TriggerSet, Unread,
+};
+use super::damage::{flip, long_log, verify};
+use super::disk::SimDisk;
+use super::rig::{DIR, Run, check_books, kill, layout, options, segment_files};
+
+/// Where a walk of the whole log meets something that cannot be read.
+fn unread(run: &Run) -> Vec<Unread> {
+    let mut places = Vec::new();
+    let visit = &mut |passed| {
+        if let Passed::Damage(place) = passed {
+            places.push(place);
+        }
+        true
+    };
+    run.log.reader().walk_all(Offset(0), visit).unwrap();
+    places
+}
+
+#[test]
+fn a_walk_tells_of_damage_where_verify_does_and_nowhere_else() {
+    for snapshots in [0, 3] {
+        let (disk, options) = long_log(snapshots);
+        // Killed and begun again: a frame stands there twice.
+        let mut run = Run::open(&disk, &options).unwrap();
+        (30..34).for_each(|n| _ = run.put(&n.to_string(), 1400));
+        let disk = kill(&disk, run);
+        let mut run = Run::open(&disk, &options).unwrap();
+        run.put("34", 1400);
+        assert_eq!(unread(&run), []);
+        run.stop().unwrap();
+        let paths = segment_files(&disk);
+        for (at, path) in paths.iter().enumerate().take(paths.len() - 2) {
+            let frames: Vec<_> = (SEGMENT_HEADER_BYTES as usize..disk.content(path).len())
+                .step_by(512)
+                .filter(|start| disk.content(path)[*start..].starts_with(b"SLFR"))
+                .collect();
+            // Headers and bodies, in turn.
+            let bytes = frames.iter().enumerate().map(|(n, frame)| frame + if n % 2 == 0 { 20 } else { 100 });
+            for byte in bytes {
+                let disk = disk.copy();
+                let what = format!("segment {at}, byte {byte}, {snapshots} snapshots");
+                let run = Run::open(&disk, &options).unwrap();
+                flip(&disk, path, byte, 0);
+                let places = unread(&run);
+                let found: Vec<_> = places.iter().map(|place| (place.segment, place.start)).collect();
+                run.stop().unwrap();
+                let damage = verify(&disk).damage;
+                let verified: Vec<_> = damage.iter().map(|part| (part.segment, part.start)).collect();
+                assert_eq!(found, verified, "{what}");
+                // A frame that stands there twice is not lost with one of the two.
+                if damage.is_empty() {
+                    continue;
+                }
+                assert_eq!(places[0].next_offset, damage[0].offsets.1, "{what}");
+                let (from, to) = damage[0].offsets;
+                repair_on(Arc::new(disk.clone()), Path::new(DIR), from.0..to.0).unwrap();
+                let run = Run::open(&disk, &options).unwrap();
+                let is_accepted = |place: &Unread| run.state.gaps.iter().any(|gap| place.is_within(gap));
+                assert!(unread(&run).iter().all(is_accepted), "{what}");
+                run.stop().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
+    let options = Options { window: None, segment_bytes: 12 << 10, outstanding: 4, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    let entry = TriggerEntry {
+        id: TriggerId(1),
+        name: "t".into(),
+        birth: Offset(0),
+        filters: serde_json::Value::Null,
+        removed_at_ms: None,
+    };
+    let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry] };
+    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
+    let mut frame = Vec::new();
+    for n in 0..30 {
+        let offset = run.put(&n.to_string(), 500);
+        let matches = vec![(offset, vec![TriggerId(1)])];
+        let routed = Routed { epoch: 1, from: offset, to: offset, matches, only: None };
+        run.append(&[], vec![LogRecord::Routed(routed)]).unwrap();
+        if n == 10 {
+            let segment = run.log.reader().segments().last().unwrap().clone();
+            frame = vec![segment.number(), segment.extent().end - 512];
+        }
+    }
+    run.keeper.step();
+    run.stop().unwrap();
+    flip(&disk, &layout().segment(frame[0]), frame[1] as usize + 70, 0);
+
+    let delivered = |run: &mut Run, offset: u64| {
+        let attempted = Attempted {
+            id: DeliveryId { trigger: TriggerId(1), offset: Offset(offset), redrive: 0 },
+            attempt: 1,
+            at_ms: 1,
+            duration_ms: 0,
+            status: Some(200),
+            error: None,
+            body: bytes::Bytes::new(),
+            owes_letter: false,
+            next: Next::Delivered,
+        };
+        run.append(&[], vec![LogRecord::Outcomes(vec![attempted])]).unwrap();
+    };
+    let behind = |run: &Run| run.state.triggers[&TriggerId(1)].behind;
+    let mut run = Run::open(&disk, &options).unwrap();
+    assert_eq!(behind(&run), Some(Offset(4)));
+    // All that is known of is delivered: what it is behind with is not passed over.
+    (0..10).for_each(|offset| delivered(&mut run, offset));
+    run.stop().unwrap();
+    let run = Run::open(&disk, &options).unwrap();
+    assert_eq!((behind(&run), run.state.floor()), (Some(Offset(10)), Offset(10)));
+    run.stop().unwrap();
+
+    let lost = verify(&disk).damage[0].offsets;
+    repair_on(Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0).unwrap();
+    let mut run = Run::open(&disk, &options).unwrap();
+    assert_eq!(behind(&run), Some(Offset(15)));
+    (11..30).for_each(|offset| delivered(&mut run, offset));
+    run.stop().unwrap();
+    let run = Run::open(&disk, &options).unwrap();
+    check_books(&run.state);
+    let books = run.state.books(&run.state.triggers[&TriggerId(1)]);
+    assert_eq!((books.delivered, books.lost, books.pending()), (29, 1, 0), "{books:?}");
+}
