@@ -154,22 +154,6 @@ async fn a_record_too_large_even_to_be_put_aside_is_named_until_the_file_says_wh
     assert_eq!((&shown["record"]["size"], &shown["via"]), (&json!(3000), &json!("orders")));
 }
 
-/// Limits so low that a segment holds less than what a source hands over at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn small_segments_take_a_backlog_in_parts() {
-    const COUNT: usize = 600;
-    let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
-    let body = "x".repeat(4000);
-    for _ in 0..COUNT {
-        cluster.send(&[], &body).await;
-    }
-    let low = "put_aside_bytes: 1KiB, event_bytes: 16KiB, batch_bytes: 16KiB";
-    let yaml = cluster.yaml(&sink, "").replace("put_aside_bytes: 1KiB", low);
-    let broker = Broker::start(&format!("store: {{ dir: ./data, segment: 64KiB }}\n{yaml}")).await;
-    let source = broker.get_when("sources/orders", |source| source["accepted"] == COUNT).await;
-    assert_eq!((&source["duplicates"], &source["state"]), (&json!(0), &json!("running")), "{source}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn it_flows_again_after_a_kill_once_the_group_has_missed_the_member() {
     let (cluster, sink) = (Cluster::start(), Sink::accepting().await);

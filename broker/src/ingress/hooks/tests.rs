@@ -36,6 +36,7 @@ impl sluice_adapters::Intake for Store {
             let event = &entry.event;
             match event.id() {
                 "conflict" => refusal = Some(Refusal::Conflict { index: 0, offset: 3 }),
+                "large" => refusal = Some(Refusal::TooLarge { bytes_max: 9 }),
                 "full" => refusal = Some(Refusal::Full { reason: "no room".into() }),
                 id => receipts.push(Receipt { offset: 7, duplicate: id == "again" }),
             }
@@ -195,6 +196,8 @@ async fn a_delivery_is_answered_after_the_store_has_it() {
     assert_eq!(conflict.status, 422);
     let full = stand.post("/hooks/open", &[], r#"{"id":"full"}"#).await;
     assert_eq!((full.status, full.header("retry-after").is_some()), (503, true));
+    let large = stand.post("/hooks/open", &[], r#"{"id":"large"}"#).await;
+    assert_eq!((large.status, large.header("retry-after")), (413, None));
     assert_eq!(stand.kept()[0], "sluice.webhook /open a");
     assert_eq!(stand.accepted.load(Ordering::Relaxed), 1);
     // What came by a hook is not what came by /events.

@@ -46,6 +46,19 @@ fn a_conflict_with_an_event_of_the_same_frame_is_answered_when_that_is_on_disk()
 }
 
 #[test]
+fn what_no_segment_can_hold_is_refused_for_good_and_the_rest_goes_on() {
+    let options = options();
+    let (opened, mut writer) = open_stepwise(Arc::new(SimDisk::new()), &options).unwrap();
+    let bytes = options.segment_bytes as usize;
+    let mut large = submit(&opened.log, vec![new_event(&event("large", bytes))], vec![]);
+    let mut small = submit(&opened.log, vec![new_event(&event("small", 10))], vec![]);
+    writer.step(&mut |_| ()).unwrap();
+    let refused = large.try_recv().unwrap();
+    assert!(matches!(refused, Err(Refusal::TooLarge { bytes_max }) if bytes_max < bytes), "{refused:?}");
+    assert_eq!(small.try_recv().unwrap().unwrap().receipts[0].offset, 0);
+}
+
+#[test]
 fn what_found_no_room_rests_and_goes_on_at_once_when_there_is_some() {
     let queue = Arc::new(Queue::new());
     let waiting = || {
