@@ -267,7 +267,8 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             "bytes": report.bytes, "first_offset": report.first_offset.to_string(),
             "next_offset": report.next_offset.to_string(), "closed": report.closed,
             "torn_bytes": report.torn_bytes, "damage": damage, "dead_letter_copies": report.letters,
-            "damaged_dead_letters": report.broken_letters,
+            "damaged_dead_letters": report.broken_letters, "damaged_snapshots": report.broken_snapshots,
+            "unreadable": report.unreadable,
         });
         output::print_bytes(format!("{text}\n").as_bytes())?;
     } else {
@@ -285,23 +286,12 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             output::print_bytes(text.as_bytes())?;
         }
     }
-    if report.damage.is_empty() && report.broken_letters.is_empty() {
-        return Ok(());
+    let mut problems = report.other_problems();
+    if !report.damage.is_empty() {
+        let error = store::OpenError::Damaged { dir: dir.to_path_buf(), damage: report.damage };
+        problems.push(error.to_string());
     }
-    if report.damage.is_empty() {
-        let places: Vec<String> = report
-            .broken_letters
-            .iter()
-            .map(|(file, at)| format!(" {file:012}.letters byte {at};"))
-            .collect();
-        let what = "dead letters that outlived their segment are damaged:";
-        return Err(Error::failed(format!(
-            "{what}{} they are listed still and can be purged",
-            places.concat()
-        )));
-    }
-    let error = store::OpenError::Damaged { dir: dir.to_path_buf(), damage: report.damage };
-    Err(Error::failed(error.to_string()))
+    if problems.is_empty() { Ok(()) } else { Err(Error::failed(problems.join("\n"))) }
 }
 
 /// Records the offsets as lost in a store that is not in use.

@@ -64,6 +64,11 @@ impl Shared {
         self.wake.notify_all();
     }
 
+    #[cfg(test)]
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.lock().unwrap()
+    }
+
     /// Waits a tick; true when it is time to end.
     fn is_stopped_after(&self, tick: Duration) -> bool {
         let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,6 +96,8 @@ pub struct Keeper {
     is_stuck: bool,
     /// The number of the last segment whose dead letters have been copied.
     copied: u64,
+    /// What the last step failed with.
+    failure: Option<String>,
     scrub: Scrub,
 }
 
@@ -144,6 +151,7 @@ impl Keeper {
             full: false,
             is_stuck: false,
             copied: 0,
+            failure: None,
             scrub: Scrub::default(),
         }
     }
@@ -160,18 +168,22 @@ impl Keeper {
 
     /// Does what there is to do, once.
     pub fn step(&mut self) {
-        let problem = self.keep().err();
-        if let Some(error) = &problem {
-            tracing::warn!(%error, "the store's upkeep failed and is tried again");
+        let failure = self.keep().err().map(|error| error.to_string());
+        if let Some(error) = failure.as_ref().filter(|_| failure != self.failure) {
+            tracing::warn!(error, "the store's upkeep failed and is tried again");
         }
-        self.tell(problem.map(|error| error.to_string()).or_else(|| self.scrub.problem()));
+        self.failure.clone_from(&failure);
+        self.scrub.step(&self.reader);
+        let problems = [failure, self.scrub.problem(), self.letters_problem()];
+        let problems: Vec<String> = problems.into_iter().flatten().collect();
+        self.tell((!problems.is_empty()).then(|| problems.join("; ")));
     }
 
     fn keep(&mut self) -> io::Result<()> {
         self.prepare_spares();
         if self.spares.count() > 0 {
             // The writer looks for room when it writes, and deliveries that are held back cause no writes.
-            self.queue.set_outcome_room(true);
+            self.queue.room_returned();
         }
         let segments = self.reader.segments();
         // The first time at once: what is owed is not known before.
@@ -182,8 +194,7 @@ impl Keeper {
             self.take_snapshot(covered)?;
         }
         drop(segments);
-        self.retire()?;
-        self.scrub.step(&self.reader)
+        self.retire()
     }
 
     /// The segments that a snapshot should cover now. The active one is among them only when retention waits for what
@@ -221,7 +232,7 @@ impl Keeper {
         let Some(until) = last.extent().last_frame else { return Ok(()) };
         let (window, keep) = (self.options.window, self.options.skip_damage);
         if self.newest.is_none() {
-            let older = snapshot::oldest_position(&*self.disk, &self.layout)?;
+            let older = snapshot::older(&*self.disk, &self.layout, window)?;
             self.settled = older.map(|older| Settled::of(&older));
         }
         let base = snapshot::base(&*self.disk, &self.layout, window, segments, &identity, keep)?;
@@ -242,6 +253,20 @@ impl Keeper {
         }
         self.newest = Some(newest);
         Ok(())
+    }
+
+    /// What there is to say of the copies of dead letters.
+    fn letters_problem(&self) -> Option<String> {
+        match self.reader.letters().holes() {
+            Ok(holes) => {
+                let (file, at) = holes.first()?;
+                let count = holes.len();
+                Some(format!(
+                    "{count} damaged places in dead-letters, the first in {file:012}.letters at byte {at}"
+                ))
+            }
+            Err(error) => Some(format!("dead-letters: {error}")),
+        }
     }
 
     /// Recycles the oldest segments that nobody needs and that age or size say may go.

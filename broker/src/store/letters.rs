@@ -75,7 +75,7 @@ impl Kept {
         let mut offsets: Vec<_> = deliveries.iter().map(|id| id.offset).collect();
         offsets.sort_unstable();
         offsets.dedup();
-        Self { offsets, deliveries, asides: state.asides.keys().copied().collect() }
+        Self { offsets, deliveries, asides: state.asides.iter().map(|(number, _)| number).collect() }
     }
 
     pub fn needs(&self, key: Key) -> bool {
@@ -154,8 +154,10 @@ pub struct Letters {
 struct Files {
     open: BTreeMap<u64, LettersFile>,
     places: BTreeMap<Key, Vec<Place>>,
-    /// Where something stands that is no entry, before one that is: file and byte.
+    /// Where something stands that is no entry, before one that is, or a file that is not this store's: file and byte.
     holes: Vec<(u64, u64)>,
+    /// The number of the last file there is, whatever it holds: no new one may take its place.
+    last: u64,
 }
 
 struct LettersFile {
@@ -202,6 +204,12 @@ impl Letters {
         Ok(self.read(Key::Aside(number))?.iter().find_map(|body| Aside::take(body)))
     }
 
+    /// Where files are damaged, as far as their heads tell: file and byte.
+    pub fn holes(&self) -> io::Result<Vec<(u64, u64)>> {
+        let mut guard = self.lock();
+        Ok(self.loaded(&mut guard)?.holes.clone())
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> io::Result<u64> {
         let mut guard = self.lock();
@@ -217,9 +225,10 @@ impl Letters {
         let files = self.loaded(&mut guard)?;
         let number = match files.open.last_key_value() {
             Some((number, last)) if last.end < FILE_BYTES => *number,
-            last => {
-                let number = last.map_or(1, |(number, _)| number + 1);
+            _ => {
+                let number = files.last + 1;
                 files.open.insert(number, self.begin(number)?);
+                files.last = number;
                 number
             }
         };
@@ -272,7 +281,8 @@ impl Letters {
         for (key, places) in &files.places {
             for place in places {
                 entries += 1;
-                if files.body(*key, *place, self.store)?.is_none() {
+                // What cannot be read is as little whole as what reads wrongly.
+                if !matches!(files.body(*key, *place, self.store), Ok(Some(_))) {
                     broken.push((place.file, place.at));
                 }
             }
@@ -315,13 +325,19 @@ impl Letters {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, "letters")).collect();
         numbers.sort_unstable();
         for number in numbers {
+            files.last = number;
             let file = self.disk.open(&self.layout.letters_file(number))?;
             let mut header = [0; FILE_HEADER_BYTES];
-            let is_ours = file.read_at(&mut header, 0)? == header.len()
-                && header[..8] == *MAGIC
-                && header[8..] == self.store.to_le_bytes();
-            if !is_ours {
-                tracing::warn!(file = number, "a file of dead letters is not this store's and is left alone");
+            let read = file.read_at(&mut header, 0)?;
+            if header[..8] != *MAGIC || header[8..] != self.store.to_le_bytes() {
+                // A crash while a file was begun leaves nothing in it, and that is nobody's loss.
+                if header[..read].iter().any(|byte| *byte != 0) {
+                    tracing::warn!(
+                        file = number,
+                        "a file of dead letters is not this store's and is left alone"
+                    );
+                    files.holes.push((number, 0));
+                }
                 continue;
             }
             let end = self.load_heads(&*file, number, &mut files)?;

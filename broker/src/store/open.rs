@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{Disk, Lock};
+use super::disk::{Disk, DiskFile, Lock};
 use super::format::{self, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::index::{Index, Room};
 use super::keeper::{self, Keeper};
@@ -20,7 +21,7 @@ use super::recovery::recover;
 use super::scan::{self, Damage, FileWindow};
 use super::segment::{Layout, Segment, Spares, number_of};
 use super::snapshot::Folded;
-use super::window::WindowSize;
+use super::window::{Twins, WindowSize};
 use super::writer::Writer;
 use super::{Log, State, clock};
 
@@ -135,38 +136,52 @@ pub fn open_accepting(
     accepted: &[Damage],
 ) -> Result<Opened, OpenError> {
     let Prepared { writer, keeper, lock, tell, opened } = prepare(disk, options, accepted)?;
-    let shared = Arc::clone(keeper.shared());
-    let keeping = spawn(options, "store-keeper", move || keeper.run())?;
     let index = Arc::clone(opened.log.index());
-    spawn(options, "store-index", {
-        let index = Arc::clone(&index);
-        move || index.run()
-    })?;
+    let shared = Arc::clone(keeper.shared());
+    let mut held =
+        Held { shared, keeping: None, index: Arc::clone(&index), indexing: None, lock: Some(lock) };
+    held.keeping = Some(spawn(options, "store-keeper", move || keeper.run())?);
+    held.indexing = Some(spawn(options, "store-index", move || index.run())?);
     spawn(options, "store-writer", move || {
-        // After a failed write the process ends at once, and with it the lock: there is nothing to wait for.
-        let closed = match writer.run() {
-            Ok(()) => Some(tell),
-            Err(error) => {
-                let _ = tell.send(Err(error));
-                None
+        let held = held;
+        // Dropped before `held`, in a panic too: nobody waits for the keeper of a disk that fails.
+        let tell = tell;
+        match writer.run() {
+            Ok(()) => {
+                drop(held);
+                let _ = tell.send(Ok(()));
             }
-        };
-        shared.stop();
-        index.stop();
-        // The directory is another process's when nothing here touches it any more.
-        let _ = keeping.join();
-        if index.has_ended_within(INDEX_PATIENCE) {
-            drop(lock);
-        } else {
+            // The process ends at once: there is nothing to wait for.
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    })?;
+    Ok(opened)
+}
+
+/// The directory of an open store. It is given up when nothing here touches it any more, however the writer ended and
+/// whichever thread could not be started.
+struct Held {
+    shared: Arc<keeper::Shared>,
+    keeping: Option<JoinHandle<()>>,
+    index: Arc<Index>,
+    indexing: Option<JoinHandle<()>>,
+    lock: Option<Lock>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.stop();
+        self.index.stop();
+        if let Some(keeping) = self.keeping.take() {
+            let _ = keeping.join();
+        }
+        let has_ended = self.indexing.is_none() || self.index.has_ended_within(INDEX_PATIENCE);
+        if let Some(lock) = self.lock.take_if(|_| !has_ended) {
             // The log is closed, and an index that hangs must not hang the process; the lock goes when that ends.
             tracing::warn!("the event index does not stop; its directory is given up when the process ends");
             Box::leak(lock);
         }
-        if let Some(tell) = closed {
-            let _ = tell.send(Ok(()));
-        }
-    })?;
-    Ok(opened)
+    }
 }
 
 /// Opens a store whose upkeep is done step by step.
@@ -236,7 +251,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         next_frame: recovered.next_frame,
         next_offset: state.next_offset,
         last_received_ms: state.last_received_ms,
-        window,
+        window: window.map(Twins::new),
         committed,
         measures: Arc::clone(&measures),
         buffer: Vec::new(),
@@ -335,6 +350,16 @@ pub struct LogFiles {
 impl LogFiles {
     /// Opens all segments. Missing ones are found by the scan, from the frames that are missing.
     pub fn load(disk: &dyn Disk, layout: &Layout, store: u128) -> Result<Self, OpenError> {
+        Self::load_with(disk, layout, store, &|path| disk.open(path))
+    }
+
+    /// The same with a way of its own to open a file.
+    pub fn load_with(
+        disk: &dyn Disk,
+        layout: &Layout,
+        store: u128,
+        open: &dyn Fn(&std::path::Path) -> io::Result<Arc<dyn DiskFile>>,
+    ) -> Result<Self, OpenError> {
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         let names = disk.list(&layout.log()).map_err(io(layout.log()))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, "seg")).collect();
@@ -343,7 +368,7 @@ impl LogFiles {
             Self { segments: Vec::with_capacity(numbers.len()), spares: Vec::new(), damage: Vec::new() };
         for number in numbers {
             let path = layout.segment(number);
-            let file = disk.open(&path).map_err(io(path.clone()))?;
+            let file = open(&path).map_err(io(path.clone()))?;
             let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
             let read = file.read_at(&mut bytes, 0).map_err(io(path.clone()))?;
             let decoded = SegmentHeader::decode(&bytes[..read]).and_then(|header| {

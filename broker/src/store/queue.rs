@@ -16,6 +16,8 @@ const LINGER: Duration = Duration::from_millis(10);
 /// Gathering pauses for half a sync at most, and never longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 const GATHER_MIN: Duration = Duration::from_micros(40);
+/// What found no room is tried again after this, or at once when the keeper has made some.
+pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// An event to be stored.
 #[derive(Clone, Debug)]
@@ -74,6 +76,8 @@ struct Waiting {
     urgent: usize,
     since: Option<Instant>,
     sleeping_until: usize,
+    /// There was no room for what waits: it rests until then, unless the queue stops or there is some.
+    no_room_until: Option<Instant>,
     stop: bool,
     dead: bool,
 }
@@ -151,6 +155,14 @@ impl Queue {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
 
+    /// There is a spare segment: what found no room is tried at once.
+    pub fn room_returned(&self) {
+        self.set_outcome_room(true);
+        if self.lock().no_room_until.take().is_some() {
+            self.wake.notify_one();
+        }
+    }
+
     pub fn set_outcome_room(&self, has_room: bool) {
         self.outcome_room.store(has_room, Ordering::Relaxed);
     }
@@ -179,7 +191,10 @@ impl Queue {
             if waiting.stop {
                 break;
             }
-            let (target, deadline) = if waiting.urgent > 0 {
+            let resting = waiting.no_room_until.filter(|until| *until > Instant::now());
+            let (target, deadline) = if let Some(until) = resting {
+                (usize::MAX, until)
+            } else if waiting.urgent > 0 {
                 if expected <= 1 || gather < GATHER_MIN || waiting.urgent >= expected {
                     break;
                 }
@@ -199,6 +214,7 @@ impl Queue {
             waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.sleeping_until = usize::MAX;
+        waiting.no_room_until = None;
         let appends = waiting.take();
         (!appends.is_empty() || !waiting.stop).then_some(appends)
     }
@@ -209,8 +225,8 @@ impl Queue {
         self.lock().take()
     }
 
-    /// Queues what found no room again; false when there is no time to wait for some.
-    pub fn put_back(&self, mut appends: Vec<Append>) -> bool {
+    /// Queues what found no room again, to be tried after a pause; false when there is no time to wait for some.
+    pub fn put_back(&self, mut appends: Vec<Append>, pause: Duration) -> bool {
         let mut waiting = self.lock();
         if waiting.stop {
             drop(waiting);
@@ -219,6 +235,7 @@ impl Queue {
         }
         waiting.urgent += appends.iter().filter(|append| append.answer.is_some()).count();
         waiting.since.get_or_insert_with(Instant::now);
+        waiting.no_room_until = (!appends.is_empty()).then(|| Instant::now() + pause);
         appends.append(&mut waiting.appends);
         waiting.appends = appends;
         true

@@ -169,7 +169,7 @@ fn close_again(
         && let Some(segment) = segments.iter().find(|segment| segment.number() == *number)
     {
         let mut bytes = vec![0; header.span() as usize];
-        segment.file.read_at(&mut bytes, *at)?;
+        segment.read_at(&mut bytes, *at)?;
         segment.file.write_at(&bytes, *at)?;
         segment.file.sync()?;
     }
@@ -222,7 +222,7 @@ fn begin_again(
             let holder = segments.iter().find(|segment| segment.number() == *number);
             let holder = holder.ok_or_else(|| OpenError::NotAStore(layout.dir.clone()))?;
             let mut bytes = vec![0; FRAME_HEADER_BYTES + header.body_bytes as usize];
-            holder.file.read_at(&mut bytes, *at).map_err(io)?;
+            holder.read_at(&mut bytes, *at).map_err(io)?;
             Some((*header, bytes))
         }
         _ => None,

@@ -201,10 +201,11 @@ impl<'a> FileWindow<'a> {
     pub fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
         let have = self.start + self.bytes.len() as u64;
         if at < self.start || at + length as u64 > have {
-            self.bytes.resize(length.max(self.window_bytes), 0);
-            let read = self.segment.file.read_at(&mut self.bytes, at)?;
-            self.bytes.truncate(read);
-            self.start = at;
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.resize(length.max(self.window_bytes), 0);
+            let read = self.segment.read_at(&mut bytes, at)?;
+            bytes.truncate(read);
+            (self.start, self.bytes) = (at, bytes);
         }
         let from = ((at - self.start) as usize).min(self.bytes.len());
         let to = (from + length).min(self.bytes.len());

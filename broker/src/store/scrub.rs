@@ -1,11 +1,12 @@
-//! Reads sealed segments again, slowly, and says where one is damaged: at start only what follows the snapshot is
-//! verified.
+//! Reads sealed segments again, slowly, and says where one is damaged or cannot be read: at start only what follows the
+//! snapshot is verified.
 
 use std::io;
 
 use super::format::SEGMENT_HEADER_BYTES;
 use super::reader::Reader;
 use super::scan::{FileWindow, file_name};
+use super::segment::Segment;
 
 /// Read in one step; ten steps a second.
 const STEP_BYTES: u64 = 1 << 20;
@@ -16,22 +17,47 @@ pub struct Scrub {
     segment: u64,
     at: u64,
     last_frame: u64,
-    /// Where damage was found: file and position.
-    pub damage: Vec<(String, u64)>,
+    /// Behind what cannot be read a frame may begin anywhere.
+    is_lost: bool,
+    /// Where damage was found: segment, file and position.
+    pub damage: Vec<(u64, String, u64)>,
 }
 
 impl Scrub {
     /// Verifies the next piece of a sealed segment.
-    pub fn step(&mut self, reader: &Reader) -> io::Result<()> {
+    pub fn step(&mut self, reader: &Reader) {
         let segments = reader.segments();
+        // What has been retired is damaged no longer.
+        if let Some(first) = segments.first() {
+            self.damage.retain(|(segment, ..)| *segment >= first.number());
+        }
         let mut sealed = segments.iter().zip(segments.iter().skip(1));
         let Some((segment, next)) = sealed.find(|(segment, _)| segment.number() >= self.segment) else {
-            return Ok(());
+            return;
         };
         if segment.number() > self.segment {
-            (self.segment, self.at, self.last_frame) = (segment.number(), SEGMENT_HEADER_BYTES, 0);
+            self.begin(segment.number());
         }
-        let (mut window, end) = (FileWindow::new(segment), segment.extent().end);
+        let end = segment.extent().end;
+        if let Err(error) = self.verify(segment, next, end) {
+            let (file, at) = (file_name(segment), self.at);
+            tracing::error!(%error, "events in this place cannot be read any more");
+            self.damage.push((segment.number(), file, at));
+            self.at = at + STEP_BYTES;
+            self.is_lost = true;
+        }
+        if self.at >= end {
+            self.begin(segment.number() + 1);
+        }
+    }
+
+    fn begin(&mut self, segment: u64) {
+        (self.segment, self.at, self.last_frame) = (segment, SEGMENT_HEADER_BYTES, 0);
+        self.is_lost = false;
+    }
+
+    fn verify(&mut self, segment: &Segment, next: &Segment, end: u64) -> io::Result<()> {
+        let mut window = FileWindow::new(segment);
         let until = end.min(self.at + STEP_BYTES);
         while self.at < until {
             let header = window.header(self.at)?;
@@ -42,13 +68,16 @@ impl Scrub {
             if let Some(header) = header.filter(|_| whole) {
                 self.at += header.span();
                 self.last_frame = header.frame;
+                self.is_lost = false;
                 continue;
             }
             let following = window.next_header(self.at, self.last_frame)?;
-            if header.is_none() && following.is_none() && next.header.first_frame <= self.last_frame + 1 {
+            let is_unused = following.is_none() && next.header.first_frame <= self.last_frame + 1;
+            if header.is_none() && (is_unused || self.is_lost) {
                 // What a snapshot covers is as long as its file: behind the last frame is unused space.
-                self.at = end;
-                break;
+                self.at = following.map_or(end, |(position, _)| position);
+                self.is_lost = false;
+                continue;
             }
             let (file, at) = (file_name(segment), self.at);
             tracing::error!(
@@ -56,20 +85,15 @@ impl Scrub {
                 at,
                 "the log is damaged here: events in this place cannot be read any more"
             );
-            self.damage.push((file, at));
+            self.damage.push((segment.number(), file, at));
             self.at = following.map_or(end, |(position, _)| position);
-        }
-        if self.at >= end {
-            self.segment += 1;
-            self.at = SEGMENT_HEADER_BYTES;
-            self.last_frame = 0;
         }
         Ok(())
     }
 
     /// What there is to say of it.
     pub fn problem(&self) -> Option<String> {
-        let (file, at) = self.damage.first()?;
+        let (_, file, at) = self.damage.first()?;
         Some(format!("{} damaged places in the log, the first in {file} at byte {at}", self.damage.len()))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile};
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::format::{ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::{Offset, clock};
 
 /// One entry of a segment's sparse index for so many bytes of frames.
@@ -110,10 +110,18 @@ impl Segment {
         Ok(())
     }
 
+    /// Reads as [`DiskFile::read_at`] does; an error says where.
+    pub fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position).map_err(|error| {
+            let name = self.path.file_name().unwrap_or_default().display();
+            io::Error::new(error.kind(), format!("{name} cannot be read at byte {position}: {error}"))
+        })
+    }
+
     /// When the first frame was written: nothing in the segment before is younger. Now, if that cannot be told.
     fn begun_ms(&self) -> io::Result<u64> {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let read = self.file.read_at(&mut bytes, SEGMENT_HEADER_BYTES)?;
+        let read = self.read_at(&mut bytes, SEGMENT_HEADER_BYTES)?;
         let header = FrameHeader::decode(&bytes[..read], self.header.store, self.header.segment);
         Ok(header.map_or_else(clock::wall_ms, |header| header.written_at_ms))
     }
@@ -122,7 +130,7 @@ impl Segment {
     pub fn walk_headers(&self, until: u64) -> io::Result<()> {
         let mut at = SEGMENT_HEADER_BYTES;
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        while at < until && self.file.read_at(&mut bytes, at)? == FRAME_HEADER_BYTES {
+        while at < until && self.read_at(&mut bytes, at)? == FRAME_HEADER_BYTES {
             let Some(header) = FrameHeader::decode(&bytes, self.header.store, self.header.segment) else {
                 break;
             };
@@ -236,7 +244,8 @@ impl Spares {
 
     /// A frame of this many bytes fits every segment.
     pub fn frame_bytes_max(&self) -> usize {
-        usize::try_from(self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES)).unwrap_or(usize::MAX)
+        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+        usize::try_from(room - room % ALIGNMENT).unwrap_or(usize::MAX)
     }
 
     pub fn count(&self) -> usize {

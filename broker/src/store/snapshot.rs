@@ -9,18 +9,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::open::Identity;
-use super::record::LogRecord;
+use super::record::{Gap, LogRecord};
 use super::scan::{self, Found, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::state::{State, TriggerState};
+use super::stream::{Input, Output, invalid};
 use super::window::{Window, WindowSize};
 use super::{Offset, TriggerId, record};
 
 const MAGIC: &[u8; 8] = b"SLUICESN";
-const VERSION: u32 = 1;
+/// Version 1 counted the times of slots in another way.
+const VERSION: u32 = 2;
+/// Where what the checksum covers begins.
+const START: u64 = 16;
 const KEPT: usize = 2;
 
 /// What is folded together, and up to where.
@@ -108,13 +112,36 @@ impl Folded {
             at: SEGMENT_HEADER_BYTES,
             frame: first.header.first_frame.saturating_sub(1),
         };
+        // Up to where the matches of each are known, and which triggers know no more of theirs.
+        let mut read_to: BTreeMap<TriggerId, Offset> = behind.iter().copied().collect();
+        let mut unread: BTreeSet<TriggerId> = BTreeSet::new();
+        let mut last = start;
         scan::scan(segments, start, first.header.first_offset, &mut |found| {
-            if found.is_repeated || found.header.frame > self.position.frame {
+            if found.is_repeated || last.frame >= self.position.frame {
+                return Ok(());
+            }
+            if found.header.frame > last.frame + 1 && !is_accepted(&self.state.gaps, last, found) {
+                // Matches are recorded behind their events.
+                let concerned = behind.iter().filter(|(_, from)| *from < found.header.first_offset);
+                unread.extend(concerned.map(|(id, _)| *id));
+            }
+            last = Position {
+                segment: found.segment.number(),
+                at: found.at + found.header.span(),
+                frame: found.header.frame,
+            };
+            if last.frame > self.position.frame {
                 return Ok(());
             }
             for raw in &found.records {
                 let Ok(Some(LogRecord::Routed(routed))) = LogRecord::decode(raw, Offset(0)) else { continue };
-                for (id, from) in &behind {
+                let concerned = behind
+                    .iter()
+                    .filter(|(id, _)| !unread.contains(id) && routed.only.is_none_or(|only| only == *id));
+                for (id, from) in concerned {
+                    if let Some(known) = read_to.get_mut(id) {
+                        *known = routed.to.next().max(*known);
+                    }
                     let from = self.state.triggers.get(id).map_or(*from, |trigger| trigger.birth.max(*from));
                     let matched = routed.matches.iter().filter(|(at, ids)| *at >= from && ids.contains(id));
                     let matches = matches.entry(*id).or_default();
@@ -130,56 +157,54 @@ impl Folded {
         for (id, _) in behind {
             if let Some(trigger) = self.state.triggers.get_mut(&id) {
                 let before = trigger.outstanding.len();
-                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps);
+                let unread = read_to.get(&id).copied().filter(|_| unread.contains(&id));
+                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps, unread);
                 room = room.saturating_sub(trigger.outstanding.len().saturating_sub(before));
             }
         }
         Ok(())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// Writes all of it into an empty file, the checksum last.
+    fn encode_into(&self, file: &dyn DiskFile) -> io::Result<()> {
         let size = self.window.as_ref().map(Window::size);
         let window = size.map(|size| (size.window_ms, size.entries));
-        let head = serde_json::to_vec(&Head { position: self.position, window }).unwrap_or_default();
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&head);
-        let state = bytes.len() + 8;
-        bytes.extend_from_slice(&[0; 8]);
-        self.state.encode_into(&mut bytes);
-        let state_bytes = (bytes.len() - state) as u64;
-        bytes[state - 8..state].copy_from_slice(&state_bytes.to_le_bytes());
+        let head = serde_json::to_vec(&Head { position: self.position, window }).map_err(io::Error::other)?;
+        let mut output = Output::new(file, START);
+        output.put(&(head.len() as u64).to_le_bytes());
+        output.put(&head);
+        let mut state_bytes = 0;
+        self.state.encode_into(&mut |bytes| state_bytes += bytes.len() as u64);
+        output.put(&u64::to_le_bytes(state_bytes));
+        self.state.encode_into(&mut |bytes| output.put(bytes));
         if let Some(window) = &self.window {
-            window.encode_into(&mut bytes);
+            window.encode_into(&mut |bytes| output.put(bytes));
         }
-        let checksum = crc32c::crc32c(&bytes[16..]);
-        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-        bytes
+        let mut start = MAGIC.to_vec();
+        start.extend_from_slice(&VERSION.to_le_bytes());
+        start.extend_from_slice(&output.finish()?.to_le_bytes());
+        file.write_at(&start, 0)
     }
 
-    fn decode(bytes: &[u8], size: Option<WindowSize>) -> Option<Self> {
-        let version = u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?);
-        let checksum = u32::from_le_bytes(bytes.get(12..16)?.try_into().ok()?);
-        if bytes[..8] != *MAGIC || version != VERSION || crc32c::crc32c(&bytes[16..]) != checksum {
-            return None;
+    fn decode(file: &dyn DiskFile, size: Option<WindowSize>) -> io::Result<Self> {
+        let mut input = Input::new(file, 0)?;
+        let magic: [u8; 8] = input.array()?;
+        let (version, checksum) = (input.u32()?, input.u32()?);
+        if magic != *MAGIC || version == 0 || version > VERSION || input.checksum()? != checksum {
+            return Err(invalid("not what was written"));
         }
-        let head_bytes = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?) as usize;
-        let (head, rest) = bytes[24..].split_at_checked(head_bytes)?;
-        let head: Head = serde_json::from_slice(head).ok()?;
-        let (state_bytes, rest) = rest.split_at_checked(8)?;
-        let (state, window) =
-            rest.split_at_checked(u64::from_le_bytes(state_bytes.try_into().ok()?) as usize)?;
+        let mut input = Input::new(file, START)?;
+        let head = input.count(1)?;
+        let head: Head = serde_json::from_slice(input.take(head)?).map_err(invalid)?;
+        input.count(1)?;
+        let state = State::decode(&mut input, version)?;
         let window = match (size, head.window) {
             (None, _) => None,
-            (Some(size), Some(_)) => Some(Window::decode(window, size)?),
+            (Some(size), Some(_)) => Some(Window::decode(&mut input, size)?),
             (Some(size), None) => Some(Window::new(size)),
         };
-        let state = State::decode(state)?;
         let held = state.outstanding();
-        Some(Self { position: head.position, state, window, held })
+        Ok(Self { position: head.position, state, window, held })
     }
 }
 
@@ -189,7 +214,7 @@ pub fn write(disk: &dyn Disk, layout: &Layout, folded: &Folded) -> io::Result<()
     let path = dir.join(format!("{:020}.snap", folded.position.frame));
     let partial = dir.join("partial");
     let file = disk.create(&partial)?;
-    file.write_at(&folded.encode(), 0)?;
+    folded.encode_into(&*file)?;
     file.sync()?;
     disk.rename(&partial, &path)?;
     disk.sync_dir(&dir)?;
@@ -231,6 +256,22 @@ pub fn base(
     Ok(Some(folded))
 }
 
+/// Whether gaps say that what is missing between a position and the next whole frame is lost.
+fn is_accepted(gaps: &[Gap], from: Position, found: &Found<'_>) -> bool {
+    let (mut place, until) = ((from.segment, from.at), (found.segment.number(), found.at));
+    while place < until {
+        let here = gaps.iter().filter(|gap| (gap.segment, gap.start) <= place && place.0 == gap.segment);
+        let reached = here.map(|gap| gap.end).max().filter(|end| *end > place.1);
+        let other = gaps.iter().any(|gap| place.0 < gap.segment && (gap.segment, gap.start) < until);
+        match reached {
+            Some(end) => place.1 = end,
+            // What is missing reaches into another segment, or all of one is.
+            None => return place.0 < until.0 && (place != (from.segment, from.at) || other),
+        }
+    }
+    true
+}
+
 /// The newest snapshot that is whole and not of a time before segment `first`.
 fn newest(
     disk: &dyn Disk,
@@ -240,10 +281,8 @@ fn newest(
 ) -> io::Result<Option<Folded>> {
     for (_, name) in list(disk, layout)? {
         match read(disk, layout, &name, size) {
-            Ok(Some(folded)) if folded.position.segment >= first => return Ok(Some(folded)),
-            Ok(_) => {
-                tracing::warn!(snapshot = %name, "snapshot is not whole or too old, using the one before it");
-            }
+            Ok(folded) if folded.position.segment >= first => return Ok(Some(folded)),
+            Ok(_) => tracing::warn!(snapshot = %name, "snapshot is too old, using the one before it"),
             Err(error) => {
                 tracing::warn!(snapshot = %name, %error, "cannot read snapshot, using the one before it");
             }
@@ -252,26 +291,23 @@ fn newest(
     Ok(None)
 }
 
-/// Where the older of the kept snapshots stands: what comes before it is not needed to recover.
-pub fn oldest_position(disk: &dyn Disk, layout: &Layout) -> io::Result<Option<Folded>> {
+/// The older of the kept snapshots: what comes before it is not needed to recover. None when it is not whole: then
+/// nothing is retired until there is another.
+pub fn older(disk: &dyn Disk, layout: &Layout, size: Option<WindowSize>) -> io::Result<Option<Folded>> {
     let kept = list(disk, layout)?;
-    match kept.get(KEPT - 1) {
-        Some((_, name)) => read(disk, layout, name, None),
-        None => Ok(None),
-    }
+    let Some((_, name)) = kept.get(KEPT - 1) else { return Ok(None) };
+    let read = read(disk, layout, name, size);
+    Ok(read.inspect_err(|error| tracing::warn!(snapshot = %name, %error, "cannot read snapshot")).ok())
 }
 
-fn read(
-    disk: &dyn Disk,
-    layout: &Layout,
-    name: &str,
-    size: Option<WindowSize>,
-) -> io::Result<Option<Folded>> {
-    let file = disk.open(&layout.snapshots().join(name))?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(Folded::decode(&bytes, size))
+fn read(disk: &dyn Disk, layout: &Layout, name: &str, size: Option<WindowSize>) -> io::Result<Folded> {
+    Folded::decode(&*disk.open(&layout.snapshots().join(name))?, size)
+}
+
+/// Names of the snapshots that are not whole.
+pub fn broken(disk: &dyn Disk, layout: &Layout) -> io::Result<Vec<String>> {
+    let is_broken = |name: &String| read(disk, layout, name, None).is_err();
+    Ok(list(disk, layout)?.into_iter().map(|(_, name)| name).filter(is_broken).collect())
 }
 
 /// Names of snapshots, newest first.

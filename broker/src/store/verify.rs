@@ -1,11 +1,13 @@
 //! Looking at a store without changing it, and accepting a loss.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Offset;
-use super::disk::{Disk, ReadOnlyDisk, RealDisk};
+use super::disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
@@ -28,7 +30,36 @@ pub struct VerifyReport {
     /// Copies of dead letters beside the log, and where some are not whole: file and byte.
     pub letters: u64,
     pub broken_letters: Vec<(u64, u64)>,
+    /// Snapshots that are not whole.
+    pub broken_snapshots: Vec<String>,
+    /// Blocks of segments that cannot be read: file and byte. What stands there counts as damaged.
+    pub unreadable: Vec<(String, u64)>,
     pub damage: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// What is wrong besides damage of the log, a sentence each.
+    #[must_use]
+    pub fn other_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some((file, at)) = self.unreadable.first() {
+            let count = self.unreadable.len();
+            problems.push(format!("{count} blocks cannot be read, the first in {file} at byte {at}"));
+        }
+        if !self.broken_letters.is_empty() {
+            let places =
+                self.broken_letters.iter().map(|(file, at)| format!(" {file:012}.letters byte {at};"));
+            problems.push(format!(
+                "dead letters that outlived their segment are damaged:{} they are listed still and can be purged",
+                places.collect::<String>()
+            ));
+        }
+        for name in &self.broken_snapshots {
+            problems
+                .push(format!("snapshot {name} is not whole: the one before it and the log stand in for it"));
+        }
+        problems
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +84,26 @@ pub fn verify_on(
     let absent = || VerifyError::Absent(dir.to_path_buf());
     let identity = Identity::load(&**disk, &layout)?.ok_or_else(absent)?;
     let _lock = open::lock(&**disk, &layout)?;
-    let files = LogFiles::load(&**disk, &layout, identity.id()?)?;
+    let unreadable = Arc::new(Mutex::new(BTreeSet::new()));
+    let open = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let patient = Patient { file: disk.open(path)?, name, unreadable: Arc::clone(&unreadable) };
+        Ok(Arc::new(patient) as Arc<dyn DiskFile>)
+    };
+    let files = LogFiles::load_with(&**disk, &layout, identity.id()?, &open)?;
+    let broken_snapshots = snapshot::broken(&**disk, &layout)
+        .map_err(|source| OpenError::Io { path: layout.snapshots(), source })?;
     let (letters, broken) = Letters::new(Arc::clone(disk), layout.clone(), identity.id()?)
         .verify()
         .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
-    let Some(first) = files.segments.first() else { return Ok(VerifyReport::default()) };
+    let Some(first) = files.segments.first() else {
+        return Ok(VerifyReport {
+            letters,
+            broken_letters: broken,
+            broken_snapshots,
+            ..VerifyReport::default()
+        });
+    };
     let start = Position {
         segment: first.number(),
         at: SEGMENT_HEADER_BYTES,
@@ -65,7 +111,7 @@ pub fn verify_on(
     };
     let total = files.segments.len() as u64;
     let (mut gaps, mut bytes) = (Vec::new(), 0);
-    let io = |source| OpenError::Io { path: dir.to_path_buf(), source };
+    let failed = |source| OpenError::Io { path: dir.to_path_buf(), source };
     let ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
         bytes += found.header.span();
         progress((found.segment.number() - start.segment) * 100 / total);
@@ -76,12 +122,12 @@ pub fn verify_on(
         }
         Ok(())
     })
-    .map_err(io)?;
+    .map_err(failed)?;
     let mut damage = ending.damage;
     damage.extend(files.damage);
     damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
     let has_base =
-        snapshot::base(&**disk, &layout, None, &files.segments, &identity, false).map_err(io)?.is_some();
+        snapshot::base(&**disk, &layout, None, &files.segments, &identity, false).map_err(failed)?.is_some();
     if damage.is_empty() && !has_base {
         return Err(OpenError::NoSnapshot { dir: layout.snapshots(), segment: first.path.clone() }.into());
     }
@@ -96,8 +142,60 @@ pub fn verify_on(
         torn_bytes: ending.torn.map_or(0, |(_, _, bytes)| bytes.len()),
         letters,
         broken_letters: broken,
+        broken_snapshots,
+        unreadable: unreadable.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
         damage,
     })
+}
+
+/// A file of which a part cannot be read: that part is noted, and reads as zeros, which are no frame.
+struct Patient {
+    file: Arc<dyn DiskFile>,
+    name: String,
+    unreadable: Arc<Mutex<BTreeSet<(String, u64)>>>,
+}
+
+/// Where reading fails it goes on in pieces of this.
+const BLOCK_BYTES: usize = 4096;
+
+impl DiskFile for Patient {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        if let Ok(read) = self.file.read_at(buf, position) {
+            return Ok(read);
+        }
+        let length = usize::try_from(self.file.len()?.saturating_sub(position)).unwrap_or(usize::MAX);
+        let length = length.min(buf.len());
+        let mut at = position;
+        for block in buf[..length].chunks_mut(BLOCK_BYTES) {
+            if !self.file.read_at(block, at).is_ok_and(|read| read == block.len()) {
+                block.fill(0);
+                let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+                unreadable.insert((self.name.clone(), at));
+            }
+            at += block.len() as u64;
+        }
+        Ok(length)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_at(bytes, position)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

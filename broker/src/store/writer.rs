@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 
 use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
 use super::metrics::Measures;
-use super::queue::{Append, NewEvent, Queue, refuse};
+use super::queue::{Append, NO_ROOM_PAUSE, NewEvent, Queue, refuse};
 use super::reader::Reader;
 use super::record::{self, Digest, LogRecord, Record};
 use super::segment::{Segment, Spares};
-use super::window::Window;
+use super::window::Twins;
 use super::{Offset, clock};
 
 /// A frame is closed when it holds this much; one append is never split.
@@ -42,7 +42,7 @@ pub struct Writer {
     pub next_frame: u64,
     pub next_offset: Offset,
     pub last_received_ms: u64,
-    pub window: Option<Window>,
+    pub window: Option<Twins>,
     pub committed: mpsc::Sender<Vec<Arc<Record>>>,
     pub measures: Arc<Measures>,
     pub buffer: Vec<u8>,
@@ -65,9 +65,45 @@ struct Batch {
     records: u32,
     is_intake: bool,
     events: Vec<Arc<Record>>,
+    /// Of the events, those that others may repeat.
+    twins: HashMap<Digest, Twin>,
+    /// Told when all of the frame is on disk.
+    conflicts: Vec<(Append, Refusal)>,
     /// What was asked for and its answer, kept until it is on disk: without room for the frame, records without
     /// events are written later.
     appends: Vec<(Append, Vec<Receipt>)>,
+}
+
+/// An event of the frame: the receipt of who repeats it, and what must be equal in a repetition.
+struct Twin {
+    receipt: Receipt,
+    content: Digest,
+    parent: Option<Offset>,
+}
+
+/// An event that is to be stored, at an offset.
+type Fresh<'a> = (Offset, &'a NewEvent);
+
+impl Batch {
+    /// Takes events out of the twins that are not stored after all.
+    fn forget(&mut self, fresh: &[Fresh<'_>]) {
+        fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
+            self.twins.remove(&event.key);
+        });
+    }
+
+    fn answer(&mut self) {
+        for (append, receipts) in &mut self.appends {
+            if let Some(answer) = append.answer.take() {
+                let receipts = std::mem::take(receipts);
+                // Whoever asked has gone away: what it sent is stored all the same.
+                let _ = answer.send(Ok(Published { receipts }));
+            }
+        }
+        for (append, conflict) in self.conflicts.drain(..) {
+            refuse(append, &conflict);
+        }
+    }
 }
 
 impl Writer {
@@ -119,74 +155,49 @@ impl Writer {
             self.buffer.clear();
             self.buffer.resize(FRAME_HEADER_BYTES, 0);
             let now_ms = clock::wall_ms().max(self.last_received_ms);
-            let mut twins = HashMap::new();
             while self.buffer.len() < FRAME_BYTES
                 && let Some(append) = rest.next()
             {
-                if let Some(append) = self.encode(append, now_ms, &mut twins, &mut batch) {
+                if let Some(append) = self.encode(append, now_ms, &mut batch) {
                     // The frame was full without it.
                     rest = std::iter::once(append).chain(rest).collect::<Vec<_>>().into_iter().peekable();
                     break;
                 }
             }
             if batch.records == 0 {
-                answer_all(&mut batch.appends);
+                batch.answer();
                 continue;
             }
             match self.commit(batch, now_ms)? {
                 Committed::Synced(duration) => took = Some(duration),
-                Committed::NoRoom(kept) => {
-                    let left: Vec<_> = kept.into_iter().chain(rest.by_ref()).collect();
-                    self.without_room(left);
+                Committed::NoRoom(batch) => {
+                    let Batch { is_intake, appends, conflicts, .. } = *batch;
+                    let kept = appends.into_iter().map(|(append, _)| append);
+                    let kept = kept.chain(conflicts.into_iter().map(|(append, _)| append));
+                    self.without_room(kept.chain(rest.by_ref()).collect(), is_intake);
                 }
             }
         }
         Ok(took)
     }
 
-    /// Adds an append to the frame, or answers it when there is nothing to store or it is refused. Gives it back when
-    /// a segment has no room for what is in the frame and this too.
-    fn encode(
-        &mut self,
-        append: Append,
-        now_ms: u64,
-        twins: &mut HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
-        batch: &mut Batch,
-    ) -> Option<Append> {
+    /// Adds an append to the frame, or notes that it is refused, or answers it when that depends on no frame. Gives it
+    /// back when a segment has no room for what is in the frame and this too.
+    fn encode(&mut self, append: Append, now_ms: u64, batch: &mut Batch) -> Option<Append> {
         if append.is_intake()
             && let Some(reason) = self.queue.full()
         {
             refuse(append, &Refusal::Full { reason });
             return None;
         }
-        let first = Offset(self.next_offset.0 + batch.events.len() as u64);
-        let mut receipts = Vec::with_capacity(append.events.len());
-        let mut fresh = Vec::with_capacity(append.events.len());
-        for (index, event) in append.events.iter().enumerate() {
-            let offset = Offset(first.0 + fresh.len() as u64);
-            match self.twin(event, twins, now_ms) {
-                Some(Ok(receipt)) => receipts.push(receipt),
-                Some(Err(earlier)) => {
-                    // What this append added to the twins belongs to no event.
-                    fresh.iter().filter(|(_, event): &&(Offset, &NewEvent)| event.unique).for_each(
-                        |(_, event)| {
-                            twins.remove(&event.key);
-                        },
-                    );
-                    refuse(append, &Refusal::Conflict { index, offset: earlier.0 });
-                    return None;
-                }
-                None => {
-                    let receipt = Receipt { offset: offset.0, duplicate: false };
-                    if event.unique && self.window.is_some() {
-                        let shared = Receipt { duplicate: true, ..receipt };
-                        twins.insert(event.key, (shared, event.content, event.parent));
-                    }
-                    receipts.push(receipt);
-                    fresh.push((offset, event));
-                }
+        let (receipts, fresh) = match self.compare(&append, now_ms, batch) {
+            Ok(compared) => compared,
+            Err(conflict) => {
+                // What it conflicts with may be in this frame, and then is not on disk yet.
+                batch.conflicts.push((append, conflict));
+                return None;
             }
-        }
+        };
         let start = self.buffer.len();
         let mut records = Vec::with_capacity(fresh.len());
         for (offset, new) in &fresh {
@@ -207,13 +218,14 @@ impl Writer {
         append.records.iter().for_each(|record| record.append_to(&mut self.buffer));
         if self.buffer.len() > self.spares.frame_bytes_max() {
             self.buffer.truncate(start);
-            fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
-                twins.remove(&event.key);
-            });
+            batch.forget(&fresh);
             if batch.records > 0 {
                 return Some(append);
             }
-            refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
+            if append.answer.is_none() {
+                tracing::error!("records that are larger than a segment are not stored");
+            }
+            refuse(append, &Refusal::TooLarge { bytes_max: self.spares.frame_bytes_max() });
             return None;
         }
         batch.is_intake |= append.is_intake();
@@ -223,18 +235,52 @@ impl Writer {
         None
     }
 
+    /// The receipts of an append's events, and those that are to be stored, which are twins of the frame from here on;
+    /// or the conflict that it is refused for.
+    fn compare<'a>(
+        &self,
+        append: &'a Append,
+        now_ms: u64,
+        batch: &mut Batch,
+    ) -> Result<(Vec<Receipt>, Vec<Fresh<'a>>), Refusal> {
+        let first = self.next_offset.0 + batch.events.len() as u64;
+        let mut receipts = Vec::with_capacity(append.events.len());
+        let mut fresh = Vec::with_capacity(append.events.len());
+        for (index, event) in append.events.iter().enumerate() {
+            let offset = Offset(first + fresh.len() as u64);
+            match self.twin(event, &batch.twins, now_ms) {
+                Some(Ok(receipt)) => receipts.push(receipt),
+                Some(Err(earlier)) => {
+                    batch.forget(&fresh);
+                    return Err(Refusal::Conflict { index, offset: earlier.0 });
+                }
+                None => {
+                    let receipt = Receipt { offset: offset.0, duplicate: false };
+                    if event.unique && self.window.is_some() {
+                        let shared = Receipt { duplicate: true, ..receipt };
+                        let twin = Twin { receipt: shared, content: event.content, parent: event.parent };
+                        batch.twins.insert(event.key, twin);
+                    }
+                    receipts.push(receipt);
+                    fresh.push((offset, event));
+                }
+            }
+        }
+        Ok((receipts, fresh))
+    }
+
     /// The event that a new one repeats: its receipt, or its offset when the content differs.
     fn twin(
         &self,
         new: &NewEvent,
-        twins: &HashMap<Digest, (Receipt, Digest, Option<Offset>)>,
+        twins: &HashMap<Digest, Twin>,
         now_ms: u64,
     ) -> Option<Result<Receipt, Offset>> {
         let window = self.window.as_ref().filter(|_| new.unique)?;
         let same = |content: Digest, parent: Option<Offset>| {
             content == new.content || (parent.is_some() && parent == new.parent)
         };
-        if let Some((receipt, content, parent)) = twins.get(&new.key) {
+        if let Some(Twin { receipt, content, parent }) = twins.get(&new.key) {
             return Some(if same(*content, *parent) { Ok(*receipt) } else { Err(Offset(receipt.offset)) });
         }
         for offset in window.candidates(&new.key, now_ms) {
@@ -252,7 +298,7 @@ impl Writer {
     fn commit(&mut self, mut batch: Batch, now_ms: u64) -> io::Result<Committed> {
         let span = format::aligned(self.buffer.len() as u64);
         if self.segment.extent().end + span > self.segment_bytes && !self.roll(batch.is_intake)? {
-            return Ok(Committed::NoRoom(batch.appends.into_iter().map(|(append, _)| append).collect()));
+            return Ok(Committed::NoRoom(Box::new(batch)));
         }
         let at = self.segment.extent().end;
         let header = format::seal(
@@ -280,7 +326,7 @@ impl Writer {
         self.segment.advance(header.frame, at, span, header.first_offset, self.next_offset, now_ms);
         // Publishers come back while the rest is done: who waits now is not one of them.
         self.waited.get_or_insert_with(|| self.queue.urgent());
-        answer_all(&mut batch.appends);
+        batch.answer();
         if !batch.events.is_empty() {
             self.last_received_ms = now_ms;
         }
@@ -347,15 +393,21 @@ impl Writer {
         }
     }
 
-    /// The disk is full: events are refused, what else there is waits for space.
-    fn without_room(&mut self, appends: Vec<Append>) {
+    /// The disk is full: events are refused, what else there is waits for space. What stood in a frame with events
+    /// may still find room without them, in the reserve, and is tried at once.
+    fn without_room(&mut self, appends: Vec<Append>, had_intake: bool) {
         let (from_outside, others): (Vec<_>, Vec<_>) = appends.into_iter().partition(Append::is_intake);
         let reason = self.queue.full().unwrap_or_else(|| "no space on the disk".into());
+        if had_intake {
+            // None is taken until the keeper says so, or the next frame might find no room for the same reason.
+            self.queue.set_full(Some(reason.clone()));
+        }
         for append in from_outside {
             refuse(append, &Refusal::Full { reason: reason.clone() });
         }
         let lost = others.len();
-        if !self.queue.put_back(others) {
+        let pause = if had_intake { Duration::ZERO } else { NO_ROOM_PAUSE };
+        if !self.queue.put_back(others, pause) {
             tracing::warn!(
                 appends = lost,
                 "no room for the last outcomes: these deliveries will be repeated"
@@ -382,15 +434,5 @@ impl Writer {
 
 enum Committed {
     Synced(Duration),
-    NoRoom(Vec<Append>),
-}
-
-fn answer_all(appends: &mut [(Append, Vec<Receipt>)]) {
-    for (append, receipts) in appends {
-        if let Some(answer) = append.answer.take() {
-            let receipts = std::mem::take(receipts);
-            // Whoever asked has gone away: what it sent is stored all the same.
-            let _ = answer.send(Ok(Published { receipts }));
-        }
-    }
+    NoRoom(Box<Batch>),
 }

@@ -10,9 +10,9 @@ use super::super::reader::ReadError;
 use super::super::record::{LogRecord, Record};
 use super::super::scan::{FileWindow, file_name};
 use super::super::segment::Segment;
-use super::Index;
 use super::block::{self, EVENTS_MAX, Meta};
-use super::tree::{IndexError, Indexed};
+use super::tree::{IndexError, Trees};
+use super::{Generation, Index};
 
 /// Candidates of a block are read so many at a time at first, the newest first, or `limit` if that is more.
 const CANDIDATES_MIN: usize = 64;
@@ -60,8 +60,9 @@ impl Wanted {
 }
 
 /// A segment as a look-up sees it: blocks, and the part that has to be scanned.
-struct View {
-    indexed: Option<Indexed>,
+pub(super) struct View {
+    /// Which database and segment the blocks are of.
+    pub(super) indexed: Option<(Generation, u64)>,
     blocks: Vec<Meta>,
     unread: Stretch,
 }
@@ -89,7 +90,9 @@ impl Index {
             return Ok(found);
         }
         let mut at_once = wanted.limit.max(CANDIDATES_MIN);
-        for segment in self.reader.segments().iter().rev() {
+        let mut below = u64::MAX;
+        while let Some(segment) = self.reader.newest_below(below) {
+            below = segment.number();
             let extent = segment.extent();
             // The newest segment may hold nothing yet.
             let is_too_old = extent.last_frame.is_some() && extent.last_received_ms < wanted.since_ms;
@@ -99,7 +102,7 @@ impl Index {
             if wanted.before.is_some_and(|before| before <= segment.header.first_offset) {
                 continue;
             }
-            self.events_of(segment, wanted, &mut at_once, &mut found)?;
+            self.events_of(&segment, wanted, &mut at_once, &mut found)?;
         }
         Ok(found)
     }
@@ -190,10 +193,12 @@ impl Index {
     pub fn by_id(&self, source: &str, id: &str) -> Result<Option<Record>, ReadError> {
         let hash = block::id_hash(source, id);
         let is_it = |record: &Record| record.event.id() == id && record.event.source() == source;
-        for segment in self.reader.segments().iter().rev() {
-            let view = self.view(segment);
+        let mut below = u64::MAX;
+        while let Some(segment) = self.reader.newest_below(below) {
+            below = segment.number();
+            let view = self.view(&segment);
             let mut found = None;
-            walk(segment, view.unread, &mut |record| {
+            walk(&segment, view.unread, &mut |record| {
                 if let LogRecord::Event(record) = record
                     && is_it(&record)
                 {
@@ -210,7 +215,7 @@ impl Index {
                 if candidates.is_empty() {
                     continue;
                 }
-                if let Some(found) = pick(segment, meta, &candidates)?.into_iter().rev().find(is_it) {
+                if let Some(found) = pick(&segment, meta, &candidates)?.into_iter().rev().find(is_it) {
                     return Ok(Some(found));
                 }
             }
@@ -222,8 +227,9 @@ impl Index {
     /// and others of the same frames. The offsets are in order; what the index has not reached is read once for all of them.
     pub fn outcomes(&self, offsets: &[Offset], visit: &mut dyn FnMut(LogRecord)) -> Result<(), ReadError> {
         let Some(first) = offsets.first().copied() else { return Ok(()) };
-        let mut last_frame = 0;
-        for segment in self.reader.segments() {
+        let (mut last_frame, mut above) = (0, 0);
+        while let Some(segment) = self.reader.oldest_above(above) {
+            above = segment.number();
             let extent = segment.extent();
             if extent.next_offset < first && extent.last_frame.is_some() {
                 continue;
@@ -275,27 +281,27 @@ impl Index {
     }
 
     /// What the index has of a segment; nothing of it when it cannot be read.
-    fn view(&self, segment: &Segment) -> View {
+    pub(super) fn view(&self, segment: &Segment) -> View {
         let end = segment.extent().end;
-        let indexed = self.trees().and_then(|trees| trees.segment(segment.number()));
+        let number = segment.number();
         let whole = Stretch { at: SEGMENT_HEADER_BYTES, end, frame: 0 };
         let unread = View { indexed: None, blocks: Vec::new(), unread: whole };
-        let Some(indexed) = indexed else { return unread };
-        match indexed.blocks() {
-            Ok(blocks) => {
-                let reached = indexed.reached;
+        match self.ask(|generation, trees| (generation, trees.blocks(number))) {
+            Some((generation, Ok(Some((reached, blocks))))) => {
                 let at = if reached.is_done { end } else { reached.at };
-                View { indexed: Some(indexed), blocks, unread: Stretch { at, end, frame: reached.frame } }
+                let unread = Stretch { at, end, frame: reached.frame };
+                View { indexed: Some((generation, number)), blocks, unread }
             }
-            Err(error) => {
-                self.report(error);
+            Some((generation, Err(error))) => {
+                self.report(generation, error);
                 unread
             }
+            Some((_, Ok(None))) | None => unread,
         }
     }
 
-    /// A value of a block, decoded; `None` when it cannot be had, and then the index is built anew.
-    fn value<T>(
+    /// A value of a block, decoded; `None` when it cannot be had: then the index is built anew, or has been.
+    pub(super) fn value<T>(
         &self,
         view: &View,
         kind: u8,
@@ -303,11 +309,14 @@ impl Index {
         part: Option<u32>,
         take: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Option<T> {
-        let value = view.indexed.as_ref()?.value(kind, block, part);
+        let (generation, segment) = view.indexed?;
+        let ask =
+            |current, trees: &Trees| (current == generation).then(|| trees.value(segment, kind, block, part));
+        let value = self.ask(ask)??;
         let taken = value.and_then(|bytes| {
             take(&bytes).ok_or(IndexError::Inconsistent("a value is not what its block says"))
         });
-        taken.map_err(|error| self.report(error)).ok()
+        taken.map_err(|error| self.report(generation, error)).ok()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The index is a reader of the log with a position of its own in every segment. It answers as a scan does: it only
 //! says which frames to read. What it has not reached is scanned, and every record it names is read and compared, so a
-//! stale or colliding entry cannot show. It holds nothing that the log does not; after any error or panic of the
+//! stale or colliding entry cannot show. It holds nothing that the log does not. A segment that cannot be read is passed over, said in `/readyz` and scanned; after any error or panic of the
 //! database the directory is set aside (one is kept) and built anew, and look-ups scan meanwhile. So is one that a process
 //! died of while it was opened: the file `opening` is in it until then. A disk that is full is no such error: the index
 //! stops growing while there is less room than the log wants to keep free, and when a write finds none after all the
@@ -20,9 +20,10 @@ mod tests;
 mod tree;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 pub use lookup::Wanted;
 
@@ -72,8 +73,13 @@ pub struct Index {
     room: Room,
     control: Mutex<Control>,
     wake: Condvar,
-    trees: Mutex<Option<Arc<Trees>>>,
+    /// Look-ups ask it under the lock and take no handle along: whoever drops the last one closes the database, which
+    /// writes, blocks, and may panic, and that is for the thread `store-index`.
+    open: RwLock<Option<(Generation, Arc<Trees>)>>,
 }
+
+/// Tells one opening of the database from the next: what a look-up says of one that is gone concerns no other.
+type Generation = u64;
 
 /// The disk that the index shares with the log.
 pub struct Room {
@@ -94,6 +100,10 @@ impl Room {
 struct Control {
     is_started: bool,
     is_stopping: bool,
+    /// Of the database that is open or was last.
+    generation: Generation,
+    /// Segments that could not be read, and when that is tried again: look-ups scan them.
+    passed_over: BTreeMap<u64, Instant>,
     /// A look-up met an error: the index is to be built anew.
     broken: Option<IndexError>,
     state: IndexState,
@@ -103,7 +113,7 @@ struct Control {
 impl Index {
     /// An index in a directory. Nothing is opened before [`Index::start`].
     pub fn new(reader: Arc<Reader>, dir: PathBuf, room: Room) -> Self {
-        Self { reader, dir, room, control: Mutex::default(), wake: Condvar::new(), trees: Mutex::default() }
+        Self { reader, dir, room, control: Mutex::default(), wake: Condvar::new(), open: RwLock::default() }
     }
 
     /// Lets the thread `store-index` open the index and catch up.
@@ -127,10 +137,9 @@ impl Index {
     /// Events in the log that a look-up has to scan.
     pub fn lag(&self) -> u64 {
         let segments = self.reader.segments();
-        // Not a handle of its own: whoever drops the last one closes the database.
-        let trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let behind = |segment: &Arc<Segment>| {
-            let reached = trees.as_ref().and_then(|trees| trees.reached(segment.number()));
+            let reached = open.as_ref().and_then(|(_, trees)| trees.reached(segment.number()));
             let indexed = reached.map_or(0, Reached::events_until);
             segment.extent().next_offset.0.saturating_sub(indexed.max(segment.header.first_offset.0))
         };
@@ -146,14 +155,33 @@ impl Index {
         state
     }
 
-    fn trees(&self) -> Option<Arc<Trees>> {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Numbers of the segments that could not be read when they were to be indexed.
+    pub fn passed_over(&self) -> Vec<u64> {
+        self.control().passed_over.keys().copied().collect()
     }
 
+    /// Asks the database, if it is open.
+    fn ask<T>(&self, ask: impl FnOnce(Generation, &Trees) -> T) -> Option<T> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().map(|(generation, trees)| ask(*generation, trees))
+    }
+
+    #[cfg(test)]
+    fn trees(&self) -> Option<Arc<Trees>> {
+        self.open.read().unwrap().as_ref().map(|(_, trees)| Arc::clone(trees))
+    }
+
+    /// Look-ups ask this one from here on. The one before is closed, when none of them asks it any more.
     fn set_trees(&self, trees: Option<Arc<Trees>>) {
+        let generation = {
+            let mut control = self.control();
+            control.generation += 1;
+            control.broken = None;
+            control.generation
+        };
         let before = {
-            let mut held = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *held, trees)
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *open, trees.map(|trees| (generation, trees)))
         };
         // Closing writes, and may panic as anything else in there.
         drop(tree::guarded(|| {
@@ -163,9 +191,13 @@ impl Index {
     }
 
     /// A look-up goes on without the index; the thread builds it anew.
-    fn report(&self, error: IndexError) {
-        self.control().broken.get_or_insert(error);
-        self.wake.notify_all();
+    fn report(&self, generation: Generation, error: IndexError) {
+        let mut control = self.control();
+        if control.generation == generation {
+            control.broken.get_or_insert(error);
+            drop(control);
+            self.wake.notify_all();
+        }
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

@@ -32,8 +32,6 @@ pub enum IndexError {
     Panicked(String),
     #[error("{0}")]
     Inconsistent(&'static str),
-    #[error("{0}")]
-    Log(#[from] io::Error),
 }
 
 impl IndexError {
@@ -50,7 +48,7 @@ impl IndexError {
                     .iter()
                     .any(|sign| text.contains(sign))
             }
-            Self::Inconsistent(_) | Self::Log(_) => false,
+            Self::Inconsistent(_) => false,
         }
     }
 
@@ -178,7 +176,11 @@ impl Trees {
         let mut reached = reached.ok_or(IndexError::Inconsistent("a segment without a position"))?;
         // Unless the next segment goes on with the next frame there may be more behind, if only damage.
         reached.is_done &= next.is_some_and(|next| next.header.first_frame <= reached.frame + 1);
-        if !reached.is_of(segment)? {
+        let is_of = reached.is_of(segment).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the event index cannot read the log here and does without");
+            false
+        });
+        if !is_of {
             self.db.drop_tree(&name)?;
             return Ok(());
         }
@@ -206,7 +208,7 @@ impl Trees {
         let is_gone = |number: &u64| !segments.iter().any(|segment| segment.number() == *number);
         let gone: Vec<u64> = self.read_segments().keys().copied().filter(is_gone).collect();
         for number in gone {
-            // Whoever looks something up in a segment leases it, so nobody reads this tree any more.
+            // Whoever looks something up in a segment leases it, so nobody asks for this tree any more.
             let Some((tree, _)) = self.write_segments().remove(&number) else { continue };
             guarded(|| Ok(self.db.drop_tree(tree.name()).map(drop)?))?;
         }
@@ -246,10 +248,25 @@ impl Trees {
         guarded(|| Ok(self.db.flush().map(drop)?))
     }
 
-    /// What there is of a segment, to look things up in.
-    pub fn segment(&self, number: u64) -> Option<Indexed> {
+    /// The blocks of a segment and how far they go; `None` when nothing of it is indexed.
+    pub fn blocks(&self, segment: u64) -> Result<Option<(Reached, Vec<Meta>)>, IndexError> {
         let segments = self.read_segments();
-        segments.get(&number).map(|(tree, reached)| Indexed { tree: tree.clone(), reached: *reached })
+        let Some((tree, reached)) = segments.get(&segment) else { return Ok(None) };
+        guarded(|| Ok(Some((*reached, metas(tree, *reached)?))))
+    }
+
+    /// A value that the meta of a segment's block has announced.
+    pub fn value(
+        &self,
+        segment: u64,
+        kind: u8,
+        block: usize,
+        part: Option<u32>,
+    ) -> Result<sled::IVec, IndexError> {
+        let missing = || IndexError::Inconsistent("a value is missing");
+        let segments = self.read_segments();
+        let (tree, _) = segments.get(&segment).ok_or_else(missing)?;
+        guarded(|| get(tree, &key(kind, block as u32, part))?.ok_or_else(missing))
     }
 
     #[cfg(test)]
@@ -263,26 +280,6 @@ impl Trees {
 
     fn write_segments(&self) -> RwLockWriteGuard<'_, HashMap<u64, (sled::Tree, Reached)>> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The indexed part of a segment.
-pub struct Indexed {
-    tree: sled::Tree,
-    pub reached: Reached,
-}
-
-impl Indexed {
-    pub fn blocks(&self) -> Result<Vec<Meta>, IndexError> {
-        guarded(|| metas(&self.tree, self.reached))
-    }
-
-    /// A value that the block's meta has announced.
-    pub fn value(&self, kind: u8, block: usize, part: Option<u32>) -> Result<sled::IVec, IndexError> {
-        guarded(|| {
-            get(&self.tree, &key(kind, block as u32, part))?
-                .ok_or(IndexError::Inconsistent("a value is missing"))
-        })
     }
 }
 

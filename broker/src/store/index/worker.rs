@@ -54,7 +54,6 @@ impl Index {
 
     pub(super) fn start_over(&self, error: &IndexError) {
         self.set_trees(None);
-        self.control().broken = None;
         if error.is_full() {
             self.control().state = IndexState::Waiting;
             tracing::warn!("there is no room for the event index: it is removed, and look-ups scan the log");
@@ -73,10 +72,6 @@ impl Index {
             tracing::warn!("the event index is still in use by another process; look-ups scan the log");
             return;
         }
-        if let IndexError::Log(error) = error {
-            tracing::warn!(%error, "the event index cannot read the log and is tried again");
-            return;
-        }
         tracing::warn!(%error, "the event index is broken: it is set aside and rebuilt from the log");
         if let Err(error) = set_aside(&self.dir) {
             tracing::warn!(%error, "the broken event index cannot be set aside");
@@ -86,8 +81,6 @@ impl Index {
     /// Opens the index and follows the log; returns when it is time to stop.
     fn keep(&self) -> Result<(), IndexError> {
         loop {
-            // What a look-up says now is of the index that is gone; left there, it would end every wait at once.
-            self.control().broken = None;
             let has_room = self.room.is_left(&self.dir);
             if has_room && (self.dir.exists() || self.has_block()) {
                 break;
@@ -105,7 +98,10 @@ impl Index {
         loop {
             let started = Instant::now();
             let has_room = self.room.is_left(&self.dir);
-            trees.retain(&self.reader.segments())?;
+            let segments = self.reader.segments();
+            self.control().passed_over.retain(|number, _| segments.iter().any(|one| one.number() == *number));
+            trees.retain(&segments)?;
+            drop(segments);
             let has_worked = has_room && self.step(&trees)?;
             let state = match (has_room, has_worked) {
                 (false, _) => IndexState::Waiting,
@@ -167,15 +163,30 @@ impl Index {
             if reached.is_some_and(|reached| reached.is_done) {
                 continue;
             }
-            let segment = self.reader.segments().into_iter().find(|segment| segment.number() == number);
-            let Some(segment) = segment else { continue };
+            if self.control().passed_over.get(&number).is_some_and(|until| Instant::now() < *until) {
+                continue;
+            }
+            let Some(segment) = self.reader.segment(number) else { continue };
             let reached = reached.unwrap_or_else(|| Reached::start(&segment));
-            if let Some((blocks, reached)) = read_block(&segment, reached, Some(number) != newest)? {
-                trees.write(&segment, &blocks, reached)?;
-                return Ok(true);
+            match read_block(&segment, reached, Some(number) != newest) {
+                Ok(None) => {}
+                Ok(Some((blocks, reached))) => {
+                    self.control().passed_over.remove(&number);
+                    trees.write(&segment, &blocks, reached)?;
+                    return Ok(true);
+                }
+                Err(error) => self.pass_over(number, &error),
             }
         }
         Ok(false)
+    }
+
+    /// Leaves a segment to look-ups, which scan it, and says so.
+    fn pass_over(&self, segment: u64, error: &io::Error) {
+        let until = Instant::now() + RETRY_MAX;
+        if self.control().passed_over.insert(segment, until).is_none() {
+            tracing::warn!(%error, "the event index passes over a segment that cannot be read");
+        }
     }
 }
 

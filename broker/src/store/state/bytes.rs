@@ -1,11 +1,14 @@
 //! The state in the bytes of a snapshot.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::iter::repeat;
 use std::sync::Arc;
 
 use super::{AsideEntry, Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
 use crate::delivery::Reason;
-use crate::store::record::{DeliveryId, Gap, TriggerSet};
+use crate::store::record::{DeliveryId, Digest, Gap, TriggerSet};
+use crate::store::stream::{Input, invalid};
 use crate::store::{Offset, TriggerId};
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -27,6 +30,9 @@ struct Head {
     last_aside: u64,
     #[serde(default)]
     asides: Vec<(u64, u64, Offset, bool, Arc<str>)>,
+    /// Of those, in their order.
+    #[serde(default)]
+    aside_digests: Vec<Option<[u8; 16]>>,
     #[serde(default)]
     marks: BTreeMap<Arc<str>, String>,
     #[serde(default)]
@@ -51,28 +57,26 @@ struct TriggerHead {
     matched_to: Offset,
 }
 
-const SLOT_BYTES: usize = 20;
-
 impl State {
-    /// Appends the bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
-    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+    /// Puts the bytes of a snapshot: a head in JSON with its length, then slots and dead letters in fixed width.
+    pub fn encode_into(&self, put: &mut dyn FnMut(&[u8])) {
         let head = serde_json::to_vec(&self.head()).unwrap_or_default();
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&head);
+        put(&(head.len() as u64).to_le_bytes());
+        put(&head);
         for trigger in self.triggers.values() {
-            trigger.outstanding.iter().for_each(|slot| slot.encode(bytes));
-            trigger.redriven.values().for_each(|slot| slot.encode(bytes));
+            trigger.outstanding.iter().for_each(|slot| put(&slot.encode()));
+            trigger.redriven.values().for_each(|slot| put(&slot.encode()));
             for (offset, slot) in &trigger.ahead {
-                bytes.push(u8::from(slot.is_some()));
-                slot.unwrap_or(Slot::new(*offset)).encode(bytes);
+                put(&[u8::from(slot.is_some())]);
+                put(&slot.unwrap_or(Slot::new(*offset)).encode());
             }
         }
         for (id, letter) in &self.dead {
-            put_id(bytes, *id);
-            bytes.push(letter.reason as u8);
-            bytes.extend_from_slice(&letter.at_ms.to_le_bytes());
+            put(&id_bytes(*id));
+            put(&[letter.reason as u8]);
+            put(&letter.at_ms.to_le_bytes());
         }
-        self.owed.iter().for_each(|id| put_id(bytes, *id));
+        self.owed.iter().for_each(|id| put(&id_bytes(*id)));
     }
 
     fn head(&self) -> Head {
@@ -91,8 +95,8 @@ impl State {
             ahead: trigger.ahead.len(),
             matched_to: trigger.matched_to,
         };
-        let aside = |(number, entry): (&u64, &AsideEntry)| {
-            (*number, entry.at_ms, entry.near, entry.is_conflict, Arc::clone(&entry.source))
+        let aside = |(number, entry): (u64, &AsideEntry)| {
+            (number, entry.at_ms, entry.near, entry.is_conflict, Arc::clone(&entry.source))
         };
         let gap = |g: &Gap| [g.at_ms, g.from.0, g.to.0, g.segment, g.start, g.end];
         Head {
@@ -110,20 +114,17 @@ impl State {
             owed: self.owed.len(),
             last_aside: self.last_aside,
             asides: self.asides.iter().map(aside).collect(),
+            aside_digests: self.asides.iter().map(|(_, entry)| entry.digest.map(|digest| digest.0)).collect(),
             marks: self.marks.clone(),
             paused_sources: self.paused_sources.clone(),
         }
     }
 
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_at_checked(8)?;
-        let (head, mut tail) = rest.split_at_checked(u64::from_le_bytes(length.try_into().ok()?) as usize)?;
-        let head: Head = serde_json::from_slice(head).ok()?;
-        let mut take = |count: usize| {
-            let (taken, rest) = tail.split_at_checked(count)?;
-            tail = rest;
-            Some(taken)
-        };
+    /// Reads what a snapshot of this version holds.
+    pub fn decode(input: &mut Input<'_>, version: u32) -> io::Result<Self> {
+        let head = input.count(1)?;
+        let head: Head = serde_json::from_slice(input.take(head)?).map_err(invalid)?;
+        let decode = if version == 1 { Slot::decode_version_1 } else { Slot::decode };
         let mut state = Self {
             base_ms: head.base_ms,
             next_offset: head.next_offset,
@@ -141,8 +142,9 @@ impl State {
         for [at_ms, from, to, segment, start, end] in head.gaps {
             state.gaps.push(Gap { at_ms, from: Offset(from), to: Offset(to), segment, start, end });
         }
-        for (number, at_ms, near, is_conflict, source) in head.asides {
-            state.asides.insert(number, AsideEntry { source, at_ms, near, is_conflict });
+        let digests = head.aside_digests.into_iter().map(|digest| digest.map(Digest)).chain(repeat(None));
+        for ((number, at_ms, near, is_conflict, source), digest) in head.asides.into_iter().zip(digests) {
+            state.asides.insert(number, AsideEntry { source, at_ms, near, is_conflict, digest });
         }
         for known in head.triggers {
             let mut trigger = TriggerState {
@@ -157,55 +159,53 @@ impl State {
                 matched_to: known.matched_to,
                 ..TriggerState::default()
             };
-            trigger.outstanding.slots.reserve(known.outstanding);
             for _ in 0..known.outstanding {
-                trigger.outstanding.push(Slot::decode(take(SLOT_BYTES)?)?);
+                trigger.outstanding.push(decode(input.array()?));
             }
             for redrive in known.redriven {
-                let slot = Slot::decode(take(SLOT_BYTES)?)?;
+                let slot = decode(input.array()?);
                 trigger.redriven.insert((slot.offset(), redrive), slot);
             }
             for _ in 0..known.ahead {
-                let open = take(1)?[0] == 1;
-                let slot = Slot::decode(take(SLOT_BYTES)?)?;
-                trigger.ahead.insert(slot.offset(), open.then_some(slot));
+                let [open] = input.array()?;
+                let slot = decode(input.array()?);
+                trigger.ahead.insert(slot.offset(), (open == 1).then_some(slot));
             }
             state.triggers.insert(known.id, trigger);
         }
         for _ in 0..head.dead {
-            let id = take_id(take(ID_BYTES)?)?;
-            let reason = Reason::from_code(take(1)?[0])?;
-            let at_ms = u64::from_le_bytes(take(8)?.try_into().ok()?);
-            state.dead.insert(id, DeadLetter { reason, at_ms });
+            let id = take_id(input)?;
+            let [reason] = input.array()?;
+            let reason = Reason::from_code(reason).ok_or_else(|| invalid("a reason that is not known"))?;
+            state.dead.insert(id, DeadLetter { reason, at_ms: input.u64()? });
         }
         for _ in 0..head.owed {
-            state.owed.insert(take_id(take(ID_BYTES)?)?);
+            state.owed.insert(take_id(input)?);
         }
-        Some(state)
+        Ok(state)
     }
 }
 
 const ID_BYTES: usize = 16;
 
-fn put_id(bytes: &mut Vec<u8>, id: DeliveryId) {
-    bytes.extend_from_slice(&id.trigger.0.to_le_bytes());
-    bytes.extend_from_slice(&id.offset.0.to_le_bytes());
-    bytes.extend_from_slice(&id.redrive.to_le_bytes());
+fn id_bytes(id: DeliveryId) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    bytes[..4].copy_from_slice(&id.trigger.0.to_le_bytes());
+    bytes[4..12].copy_from_slice(&id.offset.0.to_le_bytes());
+    bytes[12..].copy_from_slice(&id.redrive.to_le_bytes());
+    bytes
 }
 
-fn take_id(bytes: &[u8]) -> Option<DeliveryId> {
-    Some(DeliveryId {
-        trigger: TriggerId(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?)),
-        offset: Offset(u64::from_le_bytes(bytes.get(4..12)?.try_into().ok()?)),
-        redrive: u32::from_le_bytes(bytes.get(12..ID_BYTES)?.try_into().ok()?),
-    })
+fn take_id(input: &mut Input<'_>) -> io::Result<DeliveryId> {
+    let trigger = TriggerId(input.u32()?);
+    Ok(DeliveryId { trigger, offset: Offset(input.u64()?), redrive: input.u32()? })
 }
 
 #[cfg(test)]
 impl State {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.encode_into(&mut bytes);
+        self.encode_into(&mut |part| bytes.extend_from_slice(part));
         bytes
     }
 }

@@ -3,6 +3,7 @@
 //! The broker folds each record when it hands it to the log, recovery and snapshots fold what they read there, and
 //! all of them with [`State::apply`]: so what a restart finds is what the disk has, and nothing else decides.
 
+mod asides;
 mod bytes;
 mod outstanding;
 
@@ -15,6 +16,7 @@ use crate::store::record::{
 };
 use crate::store::{Offset, TriggerId};
 
+pub use asides::{AsideEntry, Asides};
 pub use outstanding::{Outstanding, Slot};
 
 /// Everything that outlives a restart besides the events themselves.
@@ -38,28 +40,12 @@ pub struct State {
     /// Dead letters that the dead-letter sink of their trigger is still to be told of.
     pub owed: BTreeSet<DeliveryId>,
     /// Records that sources put aside, by number.
-    pub asides: BTreeMap<u64, AsideEntry>,
+    pub asides: Asides,
     /// The number of the last one that was put aside.
     pub last_aside: u64,
     /// The latest mark of each source.
     pub marks: BTreeMap<Arc<str>, String>,
     pub paused_sources: BTreeMap<Arc<str>, Paused>,
-}
-
-/// A record that a source put aside, as the list of dead letters has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AsideEntry {
-    pub source: Arc<str>,
-    pub at_ms: u64,
-    /// Where in the log it is looked for.
-    pub near: Offset,
-    pub is_conflict: bool,
-}
-
-impl AsideEntry {
-    pub fn reason(&self) -> Reason {
-        if self.is_conflict { Reason::Conflict } else { Reason::Quarantine }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,24 +169,52 @@ impl TriggerState {
     }
 
     /// Takes up matches that are only on the log, all those it has from `behind` on, as far as there is room; the
-    /// rest stays behind. What lies in a gap is lost.
-    pub fn catch_up(&mut self, matches: &BTreeSet<Offset>, room: usize, gaps: &[Gap]) {
+    /// rest stays behind. What lies in a gap is lost. Matches from `unread` on cannot be known.
+    pub fn catch_up(
+        &mut self,
+        matches: &BTreeSet<Offset>,
+        room: usize,
+        gaps: &[Gap],
+        unread: Option<Offset>,
+    ) {
         let open = |offset: &&Offset| !matches!(self.ahead.get(offset), Some(None));
-        let behind = matches.iter().filter(open).nth(room).copied();
+        let behind = matches.iter().filter(open).nth(room).copied().or(unread);
         let within =
             matches.iter().copied().take_while(|offset| behind.is_none_or(|behind| *offset < behind));
         for offset in within {
-            let is_settled = matches!(self.ahead.get(&offset), Some(None));
-            if !is_settled && gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
-                self.ahead.remove(&offset);
-                self.books.matched -= 1;
-                self.books.lost += 1;
-            } else {
-                self.take_up(offset);
-            }
+            self.take_up_unless_lost(offset, gaps);
+        }
+        self.behind = behind;
+        if behind.is_none() {
+            self.caught_up(gaps);
         }
         self.ahead.retain(|offset, _| behind.is_some_and(|behind| *offset >= behind));
-        self.behind = behind;
+    }
+
+    /// Takes a match that is only on the log, unless a gap says that its event is lost.
+    pub fn take_up_unless_lost(&mut self, offset: Offset, gaps: &[Gap]) {
+        let is_settled = matches!(self.ahead.get(&offset), Some(None));
+        if !is_settled && gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
+            self.ahead.remove(&offset);
+            self.lose(1);
+        } else {
+            self.take_up(offset);
+        }
+    }
+
+    /// Has taken up all that the log tells of. What it does not tell of any more, since a gap took the records of it, is
+    /// lost.
+    pub fn caught_up(&mut self, gaps: &[Gap]) {
+        self.behind = None;
+        let held = (self.outstanding.len() + self.redriven.len()) as u64;
+        if !gaps.is_empty() {
+            self.lose(self.books.pending().saturating_sub(held));
+        }
+    }
+
+    fn lose(&mut self, count: u64) {
+        self.books.matched -= count;
+        self.books.lost += count;
     }
 
     /// Folds an attempt in; false when it concerns nothing that is outstanding.
@@ -305,17 +319,11 @@ impl State {
             }
             LogRecord::Aside(aside) => {
                 self.last_aside = self.last_aside.max(aside.number);
-                let entry = AsideEntry {
-                    source: Arc::clone(&aside.source),
-                    at_ms: aside.at_ms,
-                    near: aside.near,
-                    is_conflict: aside.aside.unfit.is_conflict,
-                };
-                self.asides.insert(aside.number, entry);
+                self.asides.add(aside);
             }
             LogRecord::AsidesGone(gone) => {
                 for number in &gone.numbers {
-                    self.asides.remove(number);
+                    self.asides.remove(*number);
                 }
             }
             LogRecord::Mark(mark) => {
@@ -454,9 +462,7 @@ impl State {
             for key in &redriven {
                 trigger.redriven.remove(key);
             }
-            let lost = (offsets.len() + redriven.len()) as u64;
-            trigger.books.matched -= lost;
-            trigger.books.lost += lost;
+            trigger.lose((offsets.len() + redriven.len()) as u64);
             for (from, to) in &unrouted {
                 trigger.books.lost += to.0.saturating_sub(from.0.max(trigger.birth.0));
             }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::letters::{self, Letters};
 use super::super::verify::{RepairError, VerifyError, repair_on, verify_on};
 use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
 use super::disk::SimDisk;
@@ -342,4 +343,62 @@ fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
         problem.contains("1 damaged places") && problem.contains("000000000001.seg at byte 4096"),
         "{problem}"
     );
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_the_rest_is_looked_at() {
+    let (disk, options) = long_log(0);
+    let paths = segment_files(&disk);
+    disk.scratch(&paths[0], 8192..8193);
+    let report = verify(&disk);
+    assert_eq!(report.unreadable, [("000000000001.seg".to_owned(), 8192)]);
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    assert!((report.damage[0].start..report.damage[0].end).contains(&8192), "{:?}", report.damage);
+    let refused = Run::open(&disk, &skipping(&options)).err().expect("refused: it may be readable tomorrow");
+    let cause = std::error::Error::source(&refused).expect("a cause").to_string();
+    assert!(cause.contains("000000000001.seg cannot be read at byte"), "{cause}");
+}
+
+#[test]
+fn what_cannot_be_read_while_the_store_runs_is_said_and_what_is_behind_it_verified() {
+    let (disk, options) = long_log(0);
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.keeper.step();
+    run.stop().unwrap();
+    let mut run = Run::open(&disk, &options).unwrap();
+    let paths = segment_files(&disk);
+    disk.scratch(&paths[0], 8192..8193);
+    flip(&disk, &paths[2], 4096 + 100, 0);
+    (0..paths.len()).for_each(|_| run.keeper.step());
+    let problem = run.log.report().problem.expect("said");
+    assert!(problem.contains("2 damaged places in the log, the first in 000000000001.seg"), "{problem}");
+}
+
+#[test]
+fn a_snapshot_that_is_not_whole_is_reported() {
+    let (disk, _) = long_log(3);
+    let snapshots: Vec<_> =
+        disk.names().into_iter().filter(|path| path.extension().is_some_and(|e| e == "snap")).collect();
+    assert_eq!(verify(&disk).other_problems(), Vec::<String>::new());
+    flip(&disk, &snapshots[0], 60, 4);
+    let name = snapshots[0].file_name().unwrap().to_string_lossy().into_owned();
+    let report = verify(&disk);
+    assert_eq!(report.broken_snapshots, [name]);
+    assert_eq!(report.other_problems().len(), 1);
+}
+
+#[test]
+fn a_file_of_dead_letters_that_cannot_be_told_is_never_written_over() {
+    let disk = SimDisk::new();
+    disk.create_dir(&layout().letters()).unwrap();
+    let letters = || Letters::new(Arc::new(disk.clone()), layout(), 7);
+    let copy = |n: u64| letters::Copy { key: letters::Key::Aside(n), body: vec![1; 40] };
+    letters().keep(&[copy(1)]).unwrap();
+    let file = layout().letters_file(1);
+    flip(&disk, &file, 3, 0);
+    let before = disk.content(&file);
+    letters().keep(&[copy(2)]).unwrap();
+    assert_eq!(disk.content(&file), before);
+    assert!(disk.names().contains(&layout().letters_file(2)));
+    assert_eq!(letters().verify().unwrap(), (1, vec![(1, 0)]), "and it is said");
 }

@@ -3,6 +3,8 @@
 mod crash;
 mod damage;
 pub mod disk;
+mod holding;
 mod model;
 mod parts;
 pub mod rig;
+mod writing;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::super::disk::Disk;
 use super::super::state::Outstanding;
+use super::super::stream::Input;
 use super::super::{
     Aside, Attempted, DeliveryId, Gap, LogRecord, Next, Offset, Options, Purge, Redrive, Routed, Slot, State,
     TriggerEntry, TriggerId, TriggerSet,
@@ -163,7 +165,10 @@ fn a_redrive_is_a_new_delivery_and_a_purge_ends_one() {
     );
     let second = state.books(&state.triggers[&SECOND]);
     assert_eq!((second.dead, second.purged, second.pending()), (0, 1, 0));
-    let again = State::decode(&state.encode()).unwrap();
+    let disk = SimDisk::new();
+    let file = disk.create(std::path::Path::new("/state")).unwrap();
+    file.write_at(&state.encode(), 0).unwrap();
+    let again = State::decode(&mut Input::new(&*file, 0).unwrap(), 2).unwrap();
     assert_eq!(again.encode(), state.encode());
 }
 
@@ -379,4 +384,22 @@ fn what_was_put_aside_before_the_first_event_is_found_behind_it() {
         assert_eq!(found.map(|aside| aside.number), Some(number));
     }
     run.stop().unwrap();
+}
+
+#[test]
+fn retention_does_not_cut_inside_the_duplicate_window_right_after_a_restart_either() {
+    let options = Options { segment_bytes: 12 << 10, retention_age_ms: 0, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    for n in 0..40 {
+        let offset = run.put(&n.to_string(), 1400);
+        run.append(&[], vec![routed(offset.0, offset.0, &[])]).unwrap();
+        run.keeper.step();
+    }
+    assert!(segment_files(&disk)[0].ends_with("000000000001.seg"));
+    run.stop().unwrap();
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.keeper.step();
+    assert!(segment_files(&disk)[0].ends_with("000000000001.seg"));
+    assert!(run.append(&[event("0", 1400)], vec![]).unwrap()[0].duplicate);
 }

@@ -191,3 +191,23 @@ async fn an_open_that_panics_is_tried_again_on_a_new_directory() {
     let index = stand.index_with(Room { disk: moody(u64::MAX, true), free_bytes_min: 0 });
     assert!(check_rebuilt(&mut stand, Arc::new(index)).await, "the directory was set aside");
 }
+
+/// The last handle closes the database, which may block and panic; and what is broken in one is whole in the next.
+#[tokio::test]
+async fn a_look_up_that_outlives_its_database_keeps_it_from_closing_as_little_as_it_breaks_the_next() {
+    let stand = Stand::new(73, 6_000).await;
+    let index = stand.index();
+    build(&index, usize::MAX);
+    let segment = stand.log.reader().segments().remove(0);
+    let view = index.view(&segment);
+    let (before, _) = view.indexed.unwrap();
+    assert!(index.value(&view, b'i', 0, None, |_| Some(())).is_some());
+    index.set_trees(None);
+    build(&index, 0);
+    assert!(index.value(&view, b'i', 0, None, |_| Some(())).is_none(), "it is of the one before");
+    index.report(before, IndexError::Inconsistent("of the one before"));
+    assert!(index.control().broken.is_none());
+    let (now, _) = index.view(&segment).indexed.unwrap();
+    index.report(now, IndexError::Inconsistent("of this one"));
+    assert!(index.control().broken.is_some());
+}

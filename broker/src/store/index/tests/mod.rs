@@ -4,6 +4,7 @@ mod breaking;
 mod retention;
 mod room;
 mod stopping;
+mod unreadable;
 
 use std::fs;
 use std::io;
@@ -18,7 +19,7 @@ use super::super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::super::scan::FileWindow;
 use super::super::{
     Attempted, DeliveryId, DiskFile, Lock, Log, LogRecord, NewEvent, Next, Offset, OpenError, Options, Purge,
-    RealDisk, Record, Routed, TriggerId, digest, open,
+    ReadError, RealDisk, Record, Routed, TriggerId, digest, open,
 };
 use super::*;
 

@@ -1,14 +1,16 @@
 //! A disk in memory that forgets what was not synced: sector by sector, and name by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod reads;
+mod world;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
-
-use tokio::sync::Notify;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::disk::{Disk, DiskFile, Lock};
+use reads::Reads;
+use world::{Inode, NameChange, World, put};
 
 const SECTOR: usize = 512;
 const POWER_OFF: &str = "the power goes off";
@@ -20,6 +22,8 @@ pub enum Fault {
     PowerCut,
     /// This operation fails, a sync among them drops what it should have written.
     Eio,
+    /// Whoever is at it panics.
+    Panic,
     /// This operation and those after it that take space fail, until [`SimDisk::set_fault`] says otherwise.
     Enospc,
 }
@@ -30,78 +34,6 @@ pub struct SimDisk {
     world: Arc<Mutex<World>>,
     reads: Arc<Reads>,
     life: u64,
-}
-
-/// What becomes of reads.
-#[derive(Default)]
-struct Reads {
-    plan: Mutex<ReadPlan>,
-    changed: Condvar,
-    held: Notify,
-}
-
-#[derive(Default)]
-struct ReadPlan {
-    are_held: bool,
-    fail: bool,
-    waiting: usize,
-    /// Someone waited so long for a read that nobody would have let it go.
-    is_stuck: bool,
-}
-
-/// A held read fails after this, so that whoever waits for it in the wrong place is told instead of waiting for ever.
-const HELD_MAX: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Default)]
-struct World {
-    life: u64,
-    files: Vec<Inode>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    dirs: BTreeSet<PathBuf>,
-    pending: Vec<NameChange>,
-    fault: Option<(u64, Fault)>,
-    operations: u64,
-    trace: Vec<String>,
-    is_off: bool,
-    syncs_lie: bool,
-    capacity: Option<u64>,
-    locked: BTreeSet<(u64, PathBuf)>,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    content: Vec<u8>,
-    synced: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
-}
-
-impl NameChange {
-    fn dir(&self) -> Option<&Path> {
-        match self {
-            Self::Link(path, _) | Self::Unlink(path) | Self::Rename(path, _, _) => path.parent(),
-        }
-    }
-
-    fn apply(self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            Self::Link(path, file) => drop(names.insert(path, file)),
-            Self::Unlink(path) => drop(names.remove(&path)),
-            Self::Rename(from, to, file) => {
-                if names.get(&from) == Some(&file) {
-                    names.remove(&from);
-                }
-                names.insert(to, file);
-            }
-        }
-    }
 }
 
 impl SimDisk {
@@ -164,48 +96,13 @@ impl SimDisk {
         world.trace.clear();
     }
 
-    /// From here on reads wait until they are let go.
-    pub fn hold_reads(&self) {
-        self.reads.plan.lock().unwrap().are_held = true;
-    }
-
-    pub fn let_reads_go(&self) {
-        let mut plan = self.reads.plan.lock().unwrap();
-        plan.are_held = false;
-        assert!(!plan.is_stuck, "a read was waited for where nothing else could go on");
-        self.reads.changed.notify_all();
-    }
-
-    /// How many reads wait at the moment.
-    pub fn held_reads(&self) -> usize {
-        self.reads.plan.lock().unwrap().waiting
-    }
-
-    /// Waits until a read is held.
-    pub async fn read_held(&self) {
-        self.reads.held.notified().await;
-    }
-
-    /// From here on reads fail, or work again.
-    pub fn fail_reads(&self, fail: bool) {
-        self.reads.plan.lock().unwrap().fail = fail;
-    }
-
-    fn wait_to_read(&self) -> io::Result<()> {
-        let mut plan = self.reads.plan.lock().unwrap();
-        plan.waiting += 1;
-        if plan.are_held {
-            self.reads.held.notify_one();
-        }
-        let held = |plan: &mut ReadPlan| plan.are_held;
-        let (mut plan, waited) = self.reads.changed.wait_timeout_while(plan, HELD_MAX, held).unwrap();
-        plan.waiting -= 1;
-        plan.is_stuck |= waited.timed_out();
-        if plan.fail || waited.timed_out() { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
-    }
-
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.world().capacity = bytes;
+    }
+
+    /// Whether a process holds the directory.
+    pub fn is_locked(&self) -> bool {
+        !self.world().locked.is_empty()
     }
 
     pub fn let_syncs_lie(&self) {
@@ -268,40 +165,15 @@ impl SimDisk {
                 world.is_off = true;
                 Err(io::Error::other(POWER_OFF))
             }
+            Some((at, Fault::Panic)) if at == world.operations => {
+                drop(world);
+                panic!("the disk was told to");
+            }
             Some((at, Fault::Eio)) if at == world.operations => Err(io::Error::from_raw_os_error(5)),
             Some((at, Fault::Enospc)) if at <= world.operations && grows => {
                 Err(io::Error::from(io::ErrorKind::StorageFull))
             }
             _ => Ok(world),
-        }
-    }
-}
-
-impl World {
-    fn used(&self) -> u64 {
-        let files: BTreeSet<usize> = self.names.values().copied().collect();
-        files.into_iter().map(|file| self.files[file].content.len() as u64).sum()
-    }
-
-    fn make_room(&self, file: usize, length: usize) -> io::Result<()> {
-        let more = length.saturating_sub(self.files[file].content.len()) as u64;
-        if more > 0 && self.capacity.is_some_and(|capacity| self.used() + more > capacity) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        Ok(())
-    }
-
-    fn name_changed(&mut self, change: NameChange) {
-        change.clone().apply(&mut self.names);
-        self.pending.push(change);
-    }
-}
-
-impl Inode {
-    fn grow(&mut self, length: usize) {
-        if self.content.len() < length {
-            self.dirty.extend(self.content.len() / SECTOR..=(length - 1) / SECTOR);
-            self.content.resize(length, 0);
         }
     }
 }
@@ -415,7 +287,7 @@ struct SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.disk.wait_to_read()?;
+        self.disk.wait_to_read(self.file, position..position + buf.len() as u64)?;
         let world = self.disk.alive()?;
         let content = &world.files[self.file].content;
         let start = (position as usize).min(content.len());
@@ -483,14 +355,4 @@ impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.alive()?.files[self.file].content.len() as u64)
     }
-}
-
-fn put(file: &mut Inode, bytes: &[u8], start: usize) {
-    if bytes.is_empty() {
-        return;
-    }
-    let end = start + bytes.len();
-    file.grow(end);
-    file.content[start..end].copy_from_slice(bytes);
-    file.dirty.extend(start / SECTOR..=(end - 1) / SECTOR);
 }

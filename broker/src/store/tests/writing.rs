@@ -1,0 +1,91 @@
+//! When the writer answers, and what it does without room.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use sluice_adapters::{Published, Refusal};
+use tokio::sync::oneshot;
+
+use super::super::queue::{NO_ROOM_PAUSE, Queue};
+use super::super::{Append, Log, LogRecord, Mark, NewEvent, open_stepwise};
+use super::disk::{Fault, SimDisk};
+use super::rig::{Run, event, new_event, options};
+
+type Answered = oneshot::Receiver<Result<Published, Refusal>>;
+
+fn submit(log: &Log, events: Vec<NewEvent>, records: Vec<LogRecord>) -> Answered {
+    let (answer, answered) = oneshot::channel();
+    log.submit(Append { events, records, answer: Some(answer) });
+    answered
+}
+
+fn mark(bytes: usize) -> LogRecord {
+    LogRecord::Mark(Mark { source: "orders".into(), text: "x".repeat(bytes) })
+}
+
+#[test]
+fn a_conflict_with_an_event_of_the_same_frame_is_answered_when_that_is_on_disk() {
+    let disk = SimDisk::new();
+    let (opened, mut writer) = open_stepwise(Arc::new(disk.clone()), &options()).unwrap();
+    writer.step(&mut |_| ()).unwrap();
+    let twins = |id: &str| {
+        let first = submit(&opened.log, vec![new_event(&event(id, 10))], vec![]);
+        (first, submit(&opened.log, vec![new_event(&event(id, 20))], vec![]))
+    };
+    let (mut first, mut second) = twins("one");
+    writer.step(&mut |_| ()).unwrap();
+    assert!(first.try_recv().unwrap().is_ok());
+    assert_eq!(second.try_recv().unwrap(), Err(Refusal::Conflict { index: 0, offset: 0 }));
+    // The write succeeds, the sync does not.
+    let (mut first, mut second) = twins("two");
+    disk.set_fault(Some((2, Fault::Eio)));
+    writer.step(&mut |_| ()).unwrap_err();
+    assert!(disk.trace().contains("2 sync"), "{}", disk.trace());
+    assert!(first.try_recv().is_err() && second.try_recv().is_err(), "nothing is answered");
+}
+
+#[test]
+fn what_found_no_room_rests_and_goes_on_at_once_when_there_is_some() {
+    let queue = Arc::new(Queue::new());
+    let waiting = || {
+        let (answer, _) = oneshot::channel();
+        vec![Append { events: vec![], records: vec![mark(1)], answer: Some(answer) }]
+    };
+    let before = Instant::now();
+    assert!(queue.put_back(waiting(), Duration::from_millis(40)));
+    assert_eq!(queue.take(0, Duration::ZERO).unwrap().len(), 1);
+    assert!(before.elapsed() >= Duration::from_millis(40));
+    assert!(queue.put_back(waiting(), Duration::from_secs(3600)));
+    let (taken, was_taken) = mpsc::sync_channel(1);
+    std::thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || taken.send(queue.take(0, Duration::ZERO).unwrap().len()).unwrap()
+    });
+    queue.room_returned();
+    assert_eq!(was_taken.recv_timeout(Duration::from_secs(60)), Ok(1));
+    assert!(queue.put_back(waiting(), Duration::from_secs(3600)));
+    queue.stop();
+    assert_eq!(queue.take(0, Duration::ZERO).unwrap().len(), 1, "a stop waits for no room");
+}
+
+#[test]
+fn on_a_full_disk_the_writer_pauses_between_tries() {
+    let disk = SimDisk::new();
+    let run = Run::open(&disk, &options()).unwrap();
+    let first = submit(&run.log, vec![], vec![mark(15_000)]);
+    assert!(first.blocking_recv().unwrap().is_ok());
+    disk.set_capacity(Some(0));
+    disk.set_fault(None);
+    let before = Instant::now();
+    let second = submit(&run.log, vec![], vec![mark(15_000)]);
+    // A file is made, its space is not to be had, it is removed.
+    while disk.operations() < 9 {
+        assert!(before.elapsed() < Duration::from_secs(60), "{}", disk.trace());
+        std::thread::yield_now();
+    }
+    assert!(before.elapsed() >= 2 * NO_ROOM_PAUSE, "three tries in {:?}", before.elapsed());
+    disk.set_capacity(None);
+    assert!(second.blocking_recv().unwrap().is_ok());
+    run.stop().unwrap();
+}
