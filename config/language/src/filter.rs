@@ -135,6 +135,9 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
     use sluice_schemas::Event;
 
     use super::*;
@@ -185,6 +188,73 @@ mod tests {
                     assert_eq!(holds, Ok(wanted == found), "{wanted:?} and {found:?}");
                 }
             }
+        }
+    }
+
+    fn any_filter() -> impl Strategy<Value = Filter> {
+        let name = proptest::sample::select(vec!["type", "subject", "region"]).prop_map(str::to_owned);
+        let pairs = || proptest::collection::vec((name.clone(), "[abé]{1,3}"), 1..3);
+        let leaf = prop_oneof![
+            pairs().prop_map(Filter::Exact),
+            pairs().prop_map(Filter::Prefix),
+            pairs().prop_map(Filter::Suffix)
+        ];
+        leaf.prop_recursive(4, 16, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 1..4).prop_map(Filter::All),
+                proptest::collection::vec(inner.clone(), 1..4).prop_map(Filter::Any),
+                inner.prop_map(|filter| Filter::Not(Box::new(filter))),
+            ]
+        })
+    }
+
+    /// The Subscriptions API word for word, on the filter as it is written.
+    fn naive(filter: &Value, attributes: &BTreeMap<&str, String>) -> bool {
+        let (dialect, value) = filter.as_object().and_then(|filter| filter.iter().next()).expect("a dialect");
+        let each = |holds: &dyn Fn(&[char], &[char]) -> bool| {
+            let mut pairs = value.as_object().expect("attributes").iter();
+            pairs.all(|(name, wanted)| {
+                let Some(text) = attributes.get(name.as_str()) else { return false };
+                let wanted: Vec<char> = wanted.as_str().expect("text").chars().collect();
+                holds(&text.chars().collect::<Vec<_>>(), &wanted)
+            })
+        };
+        let inner = || value.as_array().into_iter().flatten().map(|filter| naive(filter, attributes));
+        match dialect.as_str() {
+            "exact" => each(&|text, wanted| text == wanted),
+            "prefix" => each(&|text, wanted| text.len() >= wanted.len() && text[..wanted.len()] == *wanted),
+            "suffix" => each(&|text, wanted| {
+                text.len() >= wanted.len() && text[text.len() - wanted.len()..] == *wanted
+            }),
+            "all" => inner().filter(|holds| !holds).count() == 0,
+            "any" => inner().filter(|holds| *holds).count() > 0,
+            _ => !naive(value, attributes),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_holds_as_when_its_words_are_taken_literally(
+            filter in any_filter(),
+            ty in "[abé]{1,4}",
+            subject in proptest::option::of("[abé]{1,4}"),
+            region in proptest::option::of("[abé]{1,4}"),
+        ) {
+            let mut event = Event::builder().attribute("specversion", "1.0").attribute("id", "1").attribute("source", "/s");
+            let mut attributes = BTreeMap::new();
+            for (name, text) in [("type", Some(ty)), ("subject", subject), ("region", region)] {
+                if let Some(text) = text {
+                    event = event.attribute(name, &text);
+                    attributes.insert(name, text);
+                }
+            }
+            let event = event.build().expect("valid");
+            let facts = Facts::of(&event);
+            // One name twice in a map is one pair in JSON.
+            let filter = Filter::from_json(&filter.to_json()).expect("a filter");
+            let expected = naive(&filter.to_json(), &attributes);
+            prop_assert_eq!(filter.holds(&facts), Ok(expected));
+            prop_assert_eq!(filter.failure("filter", &facts).is_none(), expected);
         }
     }
 

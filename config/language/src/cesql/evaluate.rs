@@ -277,7 +277,7 @@ fn overflow<'a>(node: &Node, operation: &str) -> Failed<'a> {
 pub fn missing_function(name: &str, arguments: usize) -> String {
     let name = super::value::shown(name);
     match Function::arity(&name) {
-        Some(arity) => format!("`{name}` takes {arity} arguments, not {arguments}"),
+        Some(arity) => format!("`{name}` takes {arity}, not {arguments}"),
         None => format!("there is no function `{name}`"),
     }
 }

@@ -65,9 +65,10 @@ impl Function {
     pub fn arity(name: &str) -> Option<String> {
         let (_, _, fewest, most) = FUNCTIONS.iter().find(|(known, ..)| *known == name)?;
         Some(match (*fewest, *most) {
-            (fewest, usize::MAX) => format!("{fewest} or more"),
-            (fewest, most) if fewest == most => fewest.to_string(),
-            (fewest, most) => format!("{fewest} or {most}"),
+            (fewest, usize::MAX) => format!("{fewest} or more arguments"),
+            (1, 1) => "1 argument".into(),
+            (fewest, most) if fewest == most => format!("{fewest} arguments"),
+            (fewest, most) => format!("{fewest} or {most} arguments"),
         })
     }
 
