@@ -55,6 +55,10 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 /// `sluice check`.
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
+    let now_ms = i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX);
+    for (_, warning) in loaded.warnings_later.iter().filter(|(from_ms, _)| *from_ms <= now_ms) {
+        eprintln!("{warning}");
+    }
     dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let (triggers, files) =

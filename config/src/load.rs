@@ -35,6 +35,9 @@ pub(crate) const TOP_KEYS: &[&str] = &[
 /// A file `*_test.yaml` has nothing else, so that what `run` leaves out cannot matter to it.
 const TEST_FILE_KEYS: &[&str] = &["tests"];
 
+const TESTS_ALONE: &str = "tests of triggers that are in no file named: name the configuration too, or the directory \
+    of both, as in `sluice test sluice.yaml`, which takes the `*_test.yaml` beside it";
+
 /// Larger files are refused unread.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// So many files may make up one configuration.
@@ -45,6 +48,8 @@ const FILES_MAX: usize = 10_000;
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
+    /// Warnings that hold from an instant on, in milliseconds since 1970.
+    pub warnings_later: Vec<(i64, Diagnostic)>,
     /// Of the content in normal form, without comments, order and secrets: 16 hexadecimal digits.
     pub hash: String,
     /// The files that were read, in order.
@@ -90,6 +95,12 @@ fn read_all(paths: &[PathBuf], purpose: Purpose, env: Env<'_>) -> Result<Loaded,
             false
         }
     });
+    if purpose == Purpose::Test
+        && let Some(file) = files.first().filter(|_| files.iter().all(|file| is_test_file(file)))
+    {
+        problems.file_error(file.display().to_string(), TESTS_ALONE);
+        return Err(problems.into_errors());
+    }
     assemble(files, purpose, env, problems)
 }
 
@@ -235,7 +246,8 @@ fn assemble(
         return Err(problems.into_errors());
     }
     let hash = hash(&config);
-    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files, tests })
+    let (warnings, warnings_later) = problems.into_warnings();
+    Ok(Loaded { config, warnings, warnings_later, hash, files, tests })
 }
 
 /// All files put together.

@@ -34,7 +34,58 @@ async fn a_dead_letter_is_listed_and_shown_with_event_reason_and_attempts() {
     assert_eq!(shown["attempts_omitted"], 0);
     let told = broker.cli(&format!("dlq show {}", row["id"].as_str().unwrap()));
     assert!(told.out.contains("reason:") && told.out.contains("rejected"), "{told:?}");
-    assert!(broker.cli("dlq list").out.contains("com.example.test"));
+    let headings = "ID TRIGGER REASON STATUS ATTEMPTS LAST TYPE SOURCE EVENT DETAIL";
+    let listed = broker.cli("dlq list").out;
+    let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0].join(" "), headings);
+    assert_eq!(lines[1][..5], ["0.t", "t", "rejected", "422", "1"], "{listed}");
+    assert!(listed.contains("com.example.test"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_tells_of_each_what_became_of_it() {
+    let sink = Sink::answering(|_, received| status(if received.id() == "3" { 410 } else { 503 })).await;
+    let yaml = format!(
+        "triggers: {{ t: {{ sink: \"{}\", delivery: {{ retry: 2, backoff_delay: 1ms }} }}, u: {{ sink: \"http://127.0.0.1:9/\", delivery: {{ retry: 0 }}, filters: [exact: {{ type: other }}] }} }}",
+        sink.url
+    );
+    let broker = Broker::start(&yaml).await;
+    broker.publish_ids(&["1", "2"]).await;
+    broker.dead_letters(2).await;
+    broker.publish_ids(&["3"]).await;
+    broker.publish(&[("id", "4"), ("type", "other")], "{}").await;
+    let rows = |rows: &[serde_json::Value]| -> Vec<serde_json::Value> {
+        let mut shown: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                json!([row["event"]["id"], row["trigger"], row["reason"], row["status"], row["attempts"]])
+            })
+            .collect();
+        shown.sort_by_key(ToString::to_string);
+        shown
+    };
+    let found = broker.dead_letters(4).await;
+    let expected = [
+        json!(["1", "t", "attempts", 503, 3]),
+        json!(["2", "t", "attempts", 503, 3]),
+        json!(["3", "t", "gone", 410, 1]),
+        json!(["4", "u", "attempts", null, 1]),
+    ];
+    assert_eq!(rows(&found), expected);
+    for row in &found {
+        let shown = broker.get(&format!("dead-letters/{}", row["id"].as_str().unwrap())).await;
+        for field in ["detail", "first_at", "last_at"] {
+            assert_eq!(row[field], shown[field], "{field} of {row}");
+        }
+    }
+    assert_eq!(broker.cli("dlq list --json").json(), json!(found));
+
+    let told = broker.cli("dlq list --reason attempt");
+    assert_eq!(told.code, 1, "{told:?}");
+    let expected = "there is no reason `attempt`: expected one of attempts, age, rejected, gone, reply, loop, transform, trigger_removed, discarded, quarantine, conflict (did you mean `attempts`?)";
+    assert_eq!(told.err, format!("sluice: {expected}\n"));
+    assert_eq!(broker.cli("dlq purge --reason bogus --yes").code, 1);
+    assert_eq!(broker.dead_letters(4).await.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

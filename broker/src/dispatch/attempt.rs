@@ -325,7 +325,7 @@ async fn store_reply(
             }
             Ok(())
         }
-        Err(refusal @ Refusal::Conflict { .. }) => {
+        Err(refusal @ (Refusal::Conflict { .. } | Refusal::TooLarge { .. })) => {
             Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
         }
         Err(refusal) => {

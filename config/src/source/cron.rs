@@ -26,7 +26,15 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<C
     };
     let when = match (keys.entry("schedule"), keys.entry("at")) {
         (Some(schedule), None) => read_schedule(&schedule.value, problems).map(CronWhen::Schedule),
-        (None, Some(at)) => read_at(&at.value, zone.as_ref(), problems).map(CronWhen::At),
+        (None, Some(at)) => {
+            let at_ms = read_at(&at.value, zone.as_ref(), problems);
+            if let Some(at_ms) = at_ms {
+                let message =
+                    "`at` has passed: nothing comes of it any more, unless the source was there before it";
+                problems.warning_from(at_ms, at.value.at, message);
+            }
+            at_ms.map(CronWhen::At)
+        }
         (Some(_), Some(at)) => {
             problems.error(at.key_at, "`schedule` and `at` exclude each other");
             None

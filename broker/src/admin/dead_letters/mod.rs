@@ -2,8 +2,9 @@
 
 mod change;
 mod selection;
+mod summary;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -18,6 +19,7 @@ use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
 use self::selection::{Letter, Place, Selection, narrowed};
+use self::summary::{Summary, summaries};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
@@ -44,24 +46,32 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let has_more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| has_more).map(|last| last.place().to_string());
-    let page = found;
-    let reader = Arc::clone(admin.dispatch.log().reader());
-    let page = trail::blocking(move || {
-        let record = |letter: &Letter| match letter {
-            Letter::Delivery(id, _) => reader.read(id.offset).ok(),
+    trail::written(admin.dispatch.log()).await;
+    let log = admin.dispatch.log().clone();
+    let (page, summaries) = trail::blocking(move || {
+        let delivery = |letter: &Letter| match letter {
+            Letter::Delivery(id, _) => Some(*id),
             Letter::Aside(..) => None,
         };
-        page.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>()
+        let summaries = summaries(&log, &found.iter().filter_map(delivery).collect());
+        let record = |letter: &Letter| log.reader().read(delivery(letter)?.offset).ok();
+        (found.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>(), summaries)
     })
     .await?;
+    let summaries = summaries.map_err(|error| trail::problem(&error))?;
     let core = admin.dispatch.core();
     let rows: Vec<Value> =
-        page.iter().map(|(record, letter)| row(&core, letter, record.as_deref())).collect();
+        page.iter().map(|(record, letter)| row(&core, letter, record.as_deref(), &summaries)).collect();
     drop(core);
     answer::list(&rows, next.as_deref())
 }
 
-fn row(core: &Core, letter: &Letter, record: Option<&Record>) -> Value {
+fn row(
+    core: &Core,
+    letter: &Letter,
+    record: Option<&Record>,
+    summaries: &BTreeMap<DeliveryId, Summary>,
+) -> Value {
     let (trigger, via, offset) = match letter {
         Letter::Delivery(id, _) => (
             Some(view::name_of(core, id.trigger)),
@@ -70,14 +80,23 @@ fn row(core: &Core, letter: &Letter, record: Option<&Record>) -> Value {
         ),
         Letter::Aside(_, entry) => (None, Some(entry.source.to_string()), None),
     };
+    let summary = match letter {
+        Letter::Delivery(id, _) => summaries.get(id),
+        Letter::Aside(..) => None,
+    };
+    let at = letter.at_ms();
     json!({
         "id": letter.name(core),
         "trigger": trigger,
         "via": via,
-        "reason": letter.reason(),
+        "reason": letter.reason().as_str(),
+        "detail": summary.and_then(|summary| summary.error.as_deref()).unwrap_or(letter.reason().detail()),
+        "status": summary.and_then(|summary| summary.status),
+        "attempts": summary.map_or(0, |summary| summary.attempts),
         "offset": offset,
         "event": record.map(|record| view::attributes(&record.event)),
-        "last_at": view::time(letter.at_ms()),
+        "first_at": view::time(summary.map_or(at, |summary| summary.first_at_ms)),
+        "last_at": view::time(summary.map_or(at, |summary| summary.last_at_ms)),
     })
 }
 

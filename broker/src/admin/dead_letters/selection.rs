@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::super::answer;
 use super::super::events::moment;
 use super::super::{Admin, trail, view};
+use crate::delivery::Reason;
 use crate::dispatch::Core;
 use crate::edge::Problem;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Offset, Record, TriggerId};
@@ -41,7 +42,7 @@ impl Letter {
         let absent = || answer::not_found("dead letter", text);
         if let Some((number, source)) = text.split_once('@') {
             let number = number.parse().map_err(|_| absent())?;
-            let entry = core.state.asides.get(&number).filter(|entry| *entry.source == *source);
+            let entry = core.state.asides.get(number).filter(|entry| *entry.source == *source);
             return entry.map(|entry| Self::Aside(number, entry.clone())).ok_or_else(absent);
         }
         let mut parts = text.split('.');
@@ -61,10 +62,10 @@ impl Letter {
         }
     }
 
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Delivery(_, letter) => letter.reason.as_str(),
-            Self::Aside(_, entry) => entry.reason().as_str(),
+            Self::Delivery(_, letter) => letter.reason,
+            Self::Aside(_, entry) => entry.reason(),
         }
     }
 
@@ -137,6 +138,9 @@ impl Selection {
 
     /// Those that the state alone can tell are asked for.
     fn candidates(&self, core: &Core) -> Result<Vec<Letter>, Problem> {
+        if let Some(reason) = self.reason.as_deref().filter(|reason| Reason::parse(reason).is_none()) {
+            return Err(no_reason(reason));
+        }
         if let Some(ids) = &self.ids {
             return ids.iter().map(|id| Letter::find(core, id)).collect();
         }
@@ -146,7 +150,7 @@ impl Selection {
             core.state.set.triggers.iter().filter(|entry| entry.name == *name).map(|entry| entry.id).collect()
         });
         let dead = core.state.dead.iter().map(|(id, letter)| Letter::Delivery(*id, *letter));
-        let asides = core.state.asides.iter().map(|(number, entry)| Letter::Aside(*number, entry.clone()));
+        let asides = core.state.asides.iter().map(|(number, entry)| Letter::Aside(number, entry.clone()));
         let wanted = |letter: &Letter| {
             let fits = match letter {
                 Letter::Delivery(id, _) => {
@@ -160,7 +164,7 @@ impl Selection {
                         && self.via.as_deref().is_none_or(|via| *entry.source == *via)
                 }
             };
-            fits && self.reason.as_deref().is_none_or(|reason| letter.reason() == reason)
+            fits && self.reason.as_deref().is_none_or(|reason| letter.reason().as_str() == reason)
                 && letter.at_ms() >= since
         };
         Ok(dead.chain(asides).filter(wanted).collect())
@@ -174,6 +178,16 @@ impl Selection {
         self.ty.as_deref().is_none_or(|ty| record.event.ty() == ty)
             && self.via.as_deref().is_none_or(|via| *record.via == *via)
     }
+}
+
+fn no_reason(reason: &str) -> Problem {
+    let known = Reason::ALL.map(Reason::as_str);
+    let near = sluice_config::nearest(reason, &known);
+    let near = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+    answer::bad(
+        "reason",
+        format!("there is no reason `{reason}`: expected one of {}{near}", known.join(", ")),
+    )
 }
 
 /// Keeps those whose event fits too.
