@@ -26,7 +26,8 @@ async fn a_reload_by_each_way_puts_the_new_triggers_in_force() {
     broker.rewrite(&yaml(&[("api", &sink), ("command", &sink), ("signal", &sink)]));
     broker.signal(Signal::HUP);
     // The trigger is listed a moment before events are matched with it; the log says when the reload is done.
-    eventually("the reload by a signal", || async { broker.said().contains("[\"signal\"]").then_some(()) }).await;
+    eventually("the reload by a signal", || async { broker.said().contains("[\"signal\"]").then_some(()) })
+        .await;
     broker.publish_ids(&["1"]).await;
     sink.wait_for(3).await;
 }
