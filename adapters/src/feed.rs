@@ -35,6 +35,19 @@ pub(crate) struct Feed<P> {
     flight: Option<Flight<P>>,
 }
 
+/// What more may be taken for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    pub fn is_none(self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
+
 struct Flight<P> {
     since: Instant,
     /// `None` when it was told to stop before there was room.
@@ -55,7 +68,14 @@ impl<P: Send + 'static> Feed<P> {
 
     /// Whether no more is to be taken for now.
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= WAITING_RECORDS_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+        self.room().is_none()
+    }
+
+    pub fn room(&self) -> Room {
+        Room {
+            records: WAITING_RECORDS_MAX.saturating_sub(self.waiting.len()),
+            bytes: WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes),
+        }
     }
 
     /// Since when the batch that is being stored has been.
@@ -121,17 +141,31 @@ fn size(record: &Record) -> usize {
     headers + record.body.as_ref().map_or(0, Bytes::len) + record.key.as_ref().map_or(0, Bytes::len)
 }
 
+/// Stores a batch in order, in as many parts as the store needs.
 async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Stored<P> {
+    // What follows `batch`, the next at the end.
+    let mut behind = Vec::new();
+    let mut places = Vec::with_capacity(batch.len());
     loop {
         let (entries, aside) = parts(&context, &batch)?;
         match context.store(entries, aside, None).await {
             Outcome::Stored(published) => {
                 let duplicates = published.receipts.iter().filter(|receipt| receipt.duplicate).count();
                 report(&context, &batch, duplicates);
-                return Ok(Some(batch.into_iter().map(|taken| taken.place).collect()));
+                places.extend(batch.into_iter().map(|taken| taken.place));
+                match behind.pop() {
+                    Some(next) => batch = next,
+                    None => return Ok(Some(places)),
+                }
             }
             Outcome::Conflict { index, offset } => put_aside(&mut batch, index, offset),
-            Outcome::Stopped => return Ok(None),
+            Outcome::TooLarge { .. } if batch.len() > 1 => behind.push(batch.split_off(batch.len() / 2)),
+            Outcome::TooLarge { bytes_max } => {
+                let position = batch.first().map_or("", |taken| &taken.record.position);
+                return Err(Context::no_room_ever(position, bytes_max));
+            }
+            // What is on disk already may be acknowledged: the source takes nothing more.
+            Outcome::Stopped => return Ok((!places.is_empty()).then_some(places)),
         }
     }
 }
@@ -177,12 +211,21 @@ mod tests {
     use super::*;
     use crate::{Health, Intake, Published, Publisher, Receipt, Refusal, Request, Stop};
 
-    /// Refuses the event `twice` as a conflict, and keeps the rest.
-    #[derive(Default)]
-    struct Store(Mutex<Vec<String>>);
+    /// Refuses the event `twice` as a conflict, and more than so many records at once, and keeps the rest.
+    struct Store(Mutex<Vec<String>>, usize);
+
+    impl Default for Store {
+        fn default() -> Self {
+            Self(Mutex::default(), usize::MAX)
+        }
+    }
 
     impl Intake for Store {
         fn submit(&self, request: Request) {
+            if request.entries.len() + request.aside.len() > self.1 {
+                drop(request.answer.send(Err(Refusal::TooLarge { bytes_max: 100 })));
+                return;
+            }
             let ids: Vec<_> = request.entries.iter().map(|entry| entry.event.id().to_owned()).collect();
             let answer = match ids.iter().position(|id| id == "twice") {
                 Some(index) => Err(Refusal::Conflict { index, offset: 7 }),
@@ -241,6 +284,27 @@ mod tests {
         let detail = "an event with the same source and id and other content is at offset 7";
         let kept = ["one", "two", &format!("aside p/1: {detail}"), "aside p/2: broken"];
         assert_eq!(*store.0.lock().expect("no panic"), kept);
+    }
+
+    #[tokio::test]
+    async fn what_no_segment_can_hold_together_is_stored_in_parts_and_in_order() {
+        let store = Arc::new(Store(Mutex::default(), 2));
+        let mut fed = feed(&store);
+        for (place, id) in [Some("a"), Some("b"), None, Some("c"), Some("twice"), Some("d"), Some("e")]
+            .into_iter()
+            .enumerate()
+        {
+            push(&mut fed, place, id, b"");
+        }
+        assert_eq!(fed.stored().await.expect("stored"), Some((0..7).collect()));
+        let kept = store.0.lock().expect("no panic").join(" ");
+        let detail = "an event with the same source and id and other content is at offset 7";
+        assert_eq!(kept, format!("a b aside p/2: broken c aside p/4: {detail} d e"));
+        // One alone that has no room is named.
+        let mut fed = feed(&Arc::new(Store(Mutex::default(), 0)));
+        push(&mut fed, 9, Some("a"), b"");
+        let down = fed.stored().await.expect_err("down").reason;
+        assert!(down.contains("p/9") && down.contains("`store.segment`"), "{down}");
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ pub fn open(name: &str, source: &config::Source) -> Result<Opened, WrongSource> 
         #[cfg(feature = "kafka")]
         SourceKind::Kafka(kafka) => {
             let mapping = crate::Mapping::compile(name, source).map_err(|error| wrong(error.to_string()))?;
-            Kind::Kafka(Arc::new(crate::kafka::KafkaSource::new(kafka.clone(), mapping)))
+            Kind::Kafka(Arc::new(crate::kafka::KafkaSource::open(kafka.clone(), mapping).map_err(wrong)?))
         }
         #[cfg(not(feature = "kafka"))]
         SourceKind::Kafka(_) => return without("kafka"),

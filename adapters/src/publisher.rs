@@ -98,6 +98,9 @@ pub enum Refusal {
     /// There is no room; try again later.
     #[error("the store is full: {reason}")]
     Full { reason: String },
+    /// What is to be stored together is more than one segment of the store can hold. Sending it again is no use.
+    #[error("this is more than the {bytes_max} bytes that a segment of the store holds (`store.segment`)")]
+    TooLarge { bytes_max: usize },
     /// The store is starting, draining or has failed; try again later.
     #[error("the store does not take events: {reason}")]
     Unavailable { reason: String },

@@ -46,6 +46,10 @@ pub enum Outcome {
         index: usize,
         offset: u64,
     },
+    /// More than a segment holds, and nothing was stored.
+    TooLarge {
+        bytes_max: usize,
+    },
     /// Told to stop before there was room.
     Stopped,
 }
@@ -65,6 +69,7 @@ impl Context {
                     return Outcome::Stored(published);
                 }
                 Err(Refusal::Conflict { index, offset }) => return Outcome::Conflict { index, offset },
+                Err(Refusal::TooLarge { bytes_max }) => return Outcome::TooLarge { bytes_max },
                 Err(refusal @ (Refusal::Full { .. } | Refusal::Unavailable { .. })) => refusal,
             };
             was_stalled = true;
@@ -75,6 +80,14 @@ impl Context {
             }
             wait = (wait * 2).min(RETRY_MAX);
         }
+    }
+
+    /// A record that no segment of the store has room for takes the source down, as one that cannot be put aside does.
+    pub fn no_room_ever(position: &str, bytes_max: usize) -> Down {
+        Down::because(format!(
+            "the record at {position} is more than the {bytes_max} bytes that a segment of the store holds: `store.segment` names \
+             larger ones"
+        ))
     }
 
     /// A record as it is kept with its reason. One that is too large takes the source down, unless it may be cut.

@@ -1,5 +1,6 @@
 //! The receiving end of every [`Publisher`](sluice_adapters::Publisher): requests become appends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sluice_adapters::{Aside, Entry, Published, Refusal, Request};
@@ -47,7 +48,13 @@ async fn store_with(
     let mut records = Vec::with_capacity(aside.len() + 1);
     {
         let mut core = dispatch.core();
+        let mut seen = HashSet::new();
         for aside in aside {
+            // Kept before a crash, but not acknowledged any more: it is listed once.
+            let digest = digest::aside(via, &aside);
+            if core.state.asides.has(&digest) || !seen.insert(digest) {
+                continue;
+            }
             core.state.last_aside += 1;
             records.push(LogRecord::Aside(store::Aside {
                 number: core.state.last_aside,

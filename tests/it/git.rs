@@ -228,6 +228,28 @@ async fn a_hook_that_is_killed_has_written_down_what_it_did_not_tell() {
     assert_eq!(names(&events), ["sluice.git.created refs/heads/main", "sluice.git.created refs/heads/other"]);
 }
 
+/// A file stands where the spool's directory would be: root may write everywhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_spool_the_broker_is_told_at_once_or_the_hook_fails() {
+    let broker = Broker::start("triggers: {}").await;
+    let repositories = Repositories::new();
+    assert_eq!(repositories.install(&url(&broker)).code, 0);
+    fs::write(repositories.bare().join("sluice"), "").unwrap();
+    repositories.commit("first");
+    let said = repositories.push(&["main"]);
+    assert!(said.contains("the spool cannot be used") && said.contains("1 event told"), "{said}");
+    assert_eq!(names(&told(&broker).await), ["sluice.git.created refs/heads/main"]);
+    // With nobody there it is not told at all, and says so.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(repositories.install(&format!("http://{nobody}/events")).code, 0);
+    repositories.git(&["branch", "other"]);
+    let said = repositories.push(&["other"]);
+    assert!(
+        said.contains("nobody is told of this push") && said.contains("the spool cannot be used"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ref_is_data_whatever_its_name() {
     let broker = Broker::start("triggers: {}").await;

@@ -93,6 +93,41 @@ async fn what_a_record_cannot_become_is_put_aside_and_tried_again() {
     assert_eq!(types, ["com.example.a", "com.example.b", "com.example.none", "t"]);
 }
 
+/// As after a kill before the commit, told by a group that knows no offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_put_aside_and_comes_again_is_listed_once() {
+    let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
+    let event = "event: { type: \"{body.kind}\" }";
+    let broker = Broker::start(&cluster.yaml(&sink, event)).await;
+    // The same at another place is another record.
+    for _ in 0..2 {
+        cluster.send(&[], "{}").await;
+    }
+    cluster.send(&[], r#"{"kind":"a"}"#).await;
+    broker.get_when("sources/orders", |source| source["position"] == "t/0/2").await;
+    let listed = broker.dead_letters(2).await;
+
+    let anew = async |broker: &Broker, group: &str| {
+        let yaml = cluster.yaml(&sink, event).replace("group: g", &format!("group: {group}"));
+        assert_eq!(broker.reload(&yaml).await.status, 200);
+        broker
+            .get_when("sources/orders", |source| source["put_aside"] == 2 && source["duplicates"] == 1)
+            .await;
+    };
+    let broker = broker.kill_and_restart().await;
+    anew(&broker, "again").await;
+    assert_eq!(broker.dead_letters(2).await, listed);
+    // By a snapshot, too.
+    let broker = broker.stop_and_restart().await;
+    anew(&broker, "once-more").await;
+    assert_eq!(broker.dead_letters(2).await, listed);
+    // What was purged is not known any more.
+    assert_eq!(broker.cli("dlq purge --all --yes").code, 0);
+    let broker = broker.stop_and_restart().await;
+    anew(&broker, "last").await;
+    assert_ne!(broker.dead_letters(2).await, listed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_too_large_even_to_be_put_aside_is_named_until_the_file_says_what_to_do() {
     let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
@@ -117,6 +152,22 @@ async fn a_record_too_large_even_to_be_put_aside_is_named_until_the_file_says_wh
     let id = broker.dead_letters(1).await[0]["id"].as_str().unwrap().to_owned();
     let shown = broker.cli(&format!("dlq show {id} --json")).json();
     assert_eq!((&shown["record"]["size"], &shown["via"]), (&json!(3000), &json!("orders")));
+}
+
+/// Limits so low that a segment holds less than what a source hands over at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_segments_take_a_backlog_in_parts() {
+    const COUNT: usize = 600;
+    let (cluster, sink) = (Cluster::start(), Sink::accepting().await);
+    let body = "x".repeat(4000);
+    for _ in 0..COUNT {
+        cluster.send(&[], &body).await;
+    }
+    let low = "put_aside_bytes: 1KiB, event_bytes: 16KiB, batch_bytes: 16KiB";
+    let yaml = cluster.yaml(&sink, "").replace("put_aside_bytes: 1KiB", low);
+    let broker = Broker::start(&format!("store: {{ dir: ./data, segment: 64KiB }}\n{yaml}")).await;
+    let source = broker.get_when("sources/orders", |source| source["accepted"] == COUNT).await;
+    assert_eq!((&source["duplicates"], &source["state"]), (&json!(0), &json!("running")), "{source}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -264,6 +264,41 @@ async fn git_hosts_are_told_apart_and_mapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn gitea_and_forgejo_may_deliver_with_get() {
+    let (_sink, broker) = started().await;
+    let payload = r#"{"ref":"refs/heads/a b+c","repository":{"html_url":"https://git.example.com/o/r"}}"#;
+    let query: String = payload.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let get = async |query: &str, with: &[(&str, &str)]| {
+        let with = headers(with.iter().copied());
+        send(broker.public, Method::GET, &format!("/hooks/repo{query}"), with, String::new()).await
+    };
+    let query = format!("?from=here&payload={query}");
+    let (signature, wrong) = (hex(SECRET, &[payload]), hex("other", &[payload]));
+    for (number, sender) in ["gitea", "forgejo"].into_iter().enumerate() {
+        let [event, signed] = ["event", "signature"].map(|part| format!("x-{sender}-{part}"));
+        let with = |signature| [(&*event, "push"), (&*signed, signature), ("x-gitea-delivery", sender)];
+        assert_eq!(get(&query, &with(&wrong)).await.status, 401);
+        let taken = get(&query, &with(&signature)).await;
+        assert_eq!((taken.status.as_u16(), taken.header("cache-control")), (202, Some("private")));
+        let again = get(&query, &with(&signature)).await;
+        assert_eq!(again.header("sluice-duplicate"), Some("true"));
+        let event = broker.get(&format!("events/{number}")).await["event"].clone();
+        assert_eq!(
+            (&event["subject"], &event["data"]["ref"]),
+            (&json!("refs/heads/a b+c"), &event["subject"])
+        );
+        assert_eq!((&event["id"], &event["datacontenttype"]), (&json!(sender), &json!("application/json")));
+    }
+    // Nobody else delivers so, and what has no payload is no delivery.
+    for (query, with) in
+        [(&*query, [("x-github-event", "push")]), ("?payloads=1", [("x-gitea-event", "push")])]
+    {
+        let answer = get(query, &with).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("POST, OPTIONS")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_has_the_limit_of_its_source() {
     let (_sink, broker) = started().await;
     assert_eq!(deliver(&broker, "small", &[], &"x".repeat(1024)).await.status, 202);

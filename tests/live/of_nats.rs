@@ -1,5 +1,10 @@
 //! What only a source of NATS does.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sluice_adapters::Report;
+
 use crate::python::nats;
 use crate::rig::{Stored, run};
 use crate::stories::{Story, tell};
@@ -156,4 +161,74 @@ fn a_queue_group_shares_the_subjects_of_core_nats() {
         let last = stored.events.last().unwrap();
         assert_eq!((last.ty(), &last.data().unwrap().bytes[..]), ("sluice.nats.message", &b"plain"[..]));
     });
+}
+
+/// Longer than a message may be unacknowledged, with more messages than wait in memory.
+#[test]
+fn nothing_is_delivered_again_while_the_store_is_full() {
+    const COUNT: usize = 4000;
+    tell(System::Nats, "nothing_is_delivered_again_while_the_store_is_full", async |story| {
+        story.create().await;
+        story.nats(
+            "await stream.add_consumer(sys.argv[2], ConsumerConfig(durable_name='sluice', ack_policy=AckPolicy.EXPLICIT, \
+             ack_wait=2, max_ack_pending=5000))",
+        );
+        story.store.is_full.store(true, Ordering::Relaxed);
+        let _running = run(&story.store, &story.yaml());
+        story.send_numbered(0..COUNT);
+        let counted = || {
+            story.nats(
+                "info = await stream.consumer_info(sys.argv[2], 'sluice')\n\
+                 print(info.delivered.consumer_seq, info.delivered.stream_seq, info.num_redelivered, info.num_ack_pending)",
+            )
+        };
+        let numbers = |text: &str| text.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<usize>>();
+        let since = Instant::now();
+        let eight_seconds = |stored: &Stored| stored.refused > 4 && since.elapsed() > Duration::from_secs(8);
+        story.store.until("refused for four times as long", eight_seconds).await;
+        let found = counted();
+        let [delivered, reached, again, pending] = numbers(&found)[..] else { panic!("{found}") };
+        assert!(pending > 500 && pending < COUNT / 2, "what is held is bounded: {found}");
+        assert_eq!((delivered, again), (reached, 0), "each was delivered once: {found}");
+        story.store.is_full.store(false, Ordering::Relaxed);
+        story.until_all(COUNT).await;
+        story
+            .store
+            .until("all are acknowledged", |stored| {
+                stored.reports.contains(&Report::Position(format!("{}/{COUNT}", story.place)))
+            })
+            .await;
+        assert_eq!(counted(), format!("{COUNT} {COUNT} 0 0"));
+        let stored = story.store.lock();
+        assert_eq!((stored.duplicates, stored.ids()), (0, (0..COUNT).collect()), "in order");
+        assert!(stored.down.is_empty(), "{:?}", stored.down);
+    });
+}
+
+#[test]
+fn a_message_larger_than_one_pull_and_a_consumer_with_limits_are_no_obstacle() {
+    tell(
+        System::Nats,
+        "a_message_larger_than_one_pull_and_a_consumer_with_limits_are_no_obstacle",
+        async |story| {
+            story.create().await;
+            // The client in Python knows nothing of these limits.
+            story.nats(
+                "import json\n\
+                 config = dict(durable_name='sluice', ack_policy='explicit', max_batch=3, max_expires=2000000000, max_bytes=1000)\n\
+                 request = json.dumps(dict(stream_name=sys.argv[2], config=config)).encode()\n\
+                 made = await connection.request('$JS.API.CONSUMER.DURABLE.CREATE.' + sys.argv[2] + '.sluice', request)\n\
+                 assert b'error' not in made.data, made.data\n\
+                 for size in [10, 5000, 20, 30, 40, 50]: await stream.publish(sys.argv[2].lower() + '.x', b'x' * size)",
+            );
+            let _running = run(&story.store, &story.yaml());
+            story.store.until("six events", |stored| stored.events.len() == 6).await;
+            story.nats("await stream.publish(sys.argv[2].lower() + '.x', b'late')");
+            story.store.until("one more", |stored| stored.events.len() == 7).await;
+            let stored = story.store.lock();
+            let sizes: Vec<_> = stored.events.iter().map(|event| event.data().unwrap().bytes.len()).collect();
+            assert_eq!((sizes, stored.duplicates), (vec![10, 5000, 20, 30, 40, 50, 4], 0));
+            assert!(stored.down.is_empty(), "{:?}", stored.down);
+        },
+    );
 }

@@ -12,9 +12,12 @@ use crate::Record;
 /// Stands before the kind of a header's value that no attribute can have. No UTF-8 begins with it.
 pub const ILLEGAL: u8 = 0xff;
 
-/// The properties come first, under the names of their headers elsewhere; `position` distinguishes this delivery.
-pub fn record_of(delivery: &mut Delivery, position: String) -> Record {
+/// The properties come first, under the names of their headers elsewhere. Where the message has no id to be known by when it is
+/// delivered again, `made_up` distinguishes this delivery.
+pub fn record_of(delivery: &mut Delivery, made_up: String) -> Record {
     let properties = &delivery.properties;
+    let id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+    let position = id.filter(|id| !id.is_empty()).unwrap_or(made_up);
     let of_property = |name: &str, value: &Option<ShortString>| {
         value.as_ref().map(|value| (name.to_owned(), Bytes::copy_from_slice(value.as_str().as_bytes())))
     };
@@ -89,6 +92,17 @@ mod tests {
         assert_eq!(record.header("content-type"), Some("text/plain"));
         let found = record.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_ref());
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_id_if_it_has_one() {
+        for (id, expected) in [(Some("m-1"), "m-1"), (Some(""), "made up"), (None, "made up")] {
+            let mut delivery = Delivery::mock(1, "".into(), "key".into(), false, Vec::new());
+            if let Some(id) = id {
+                delivery.properties = BasicProperties::default().with_message_id(id.into());
+            }
+            assert_eq!(record_of(&mut delivery, "made up".into()).position, expected);
+        }
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl CronSource {
         match context.store(Vec::new(), Vec::new(), Some(self.ticks.mark(now))).await {
             Outcome::Stored(_) => Ok(Some(now)),
             Outcome::Conflict { offset, .. } => Err(conflict(offset)),
+            Outcome::TooLarge { bytes_max } => Err(Context::no_room_ever("its beginning", bytes_max)),
             Outcome::Stopped => Ok(None),
         }
     }
@@ -205,6 +206,9 @@ impl CronSource {
                     made = Err(Unfit { is_conflict: true, detail });
                 }
                 Outcome::Conflict { offset, .. } => return Err(conflict(offset)),
+                Outcome::TooLarge { bytes_max } => {
+                    return Err(Context::no_room_ever(&record.position, bytes_max));
+                }
                 Outcome::Stopped => return Ok(false),
             }
         }

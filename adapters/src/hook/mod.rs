@@ -95,6 +95,17 @@ impl Hook {
         self.oversize
     }
 
+    /// The payload of a delivery by GET: Gitea and Forgejo put it into the query when they are told to, and sign it alike. Whoever
+    /// sends none there does not deliver.
+    pub fn queried(&self, headers: &HeaderMap, query: Option<&str>) -> Option<bytes::Bytes> {
+        let Kind::Git { provider, .. } = &self.kind else { return None };
+        let sender = provider.or_else(|| Provider::detect(|name| headers.contains_key(name)))?;
+        if !matches!(sender, Provider::Gitea | Provider::Forgejo) {
+            return None;
+        }
+        form::payload(query.unwrap_or_default().as_bytes()).map(bytes::Bytes::from)
+    }
+
     /// Whether deliveries are taken from anybody.
     pub fn is_open(&self) -> bool {
         match &self.kind {

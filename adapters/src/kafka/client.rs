@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use sluice_config as config;
 
 /// A configuration with what sources and sinks have in common.
@@ -38,6 +39,16 @@ pub fn configure(client: &config::KafkaClient) -> ClientConfig {
         configured.set("sasl.password", sasl.password.expose());
     }
     configured
+}
+
+/// Whether librdkafka knows what it is told, before anything is reached.
+pub fn check(configured: &ClientConfig) -> Result<(), String> {
+    match configured.create_native_config() {
+        Ok(_) => Ok(()),
+        // The value may be a secret.
+        Err(KafkaError::ClientConfig(_, why, property, _)) => Err(format!("property `{property}`: {why}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Sets what the file says nothing about.

@@ -55,6 +55,7 @@ impl KafkaSink {
         client::set_default(&mut configured, "message.timeout.ms", "30000");
         client::set_default(&mut configured, "linger.ms", "5");
         client::set_default(&mut configured, "queue.buffering.max.kbytes", "65536");
+        client::check(&configured).map_err(Unopened)?;
         Ok(Self {
             config: config.clone(),
             configured,

@@ -40,8 +40,11 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    pub fn new(config: config::KafkaSource, mapping: Mapping) -> Self {
-        Self { config, mapping }
+    /// Connects to nothing. The error names a property that librdkafka does not take.
+    pub fn open(config: config::KafkaSource, mapping: Mapping) -> Result<Self, String> {
+        let source = Self { config, mapping };
+        client::check(&source.consumer_config())?;
+        Ok(source)
     }
 
     /// What a record becomes under the present configuration.
@@ -105,6 +108,8 @@ impl KafkaSource {
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("check.crcs", "true");
         client::set_default(&mut configured, "queued.max.messages.kbytes", "16384");
+        // With a full queue librdkafka looks again after a second, which would be one queue a second at most.
+        client::set_default(&mut configured, "fetch.queue.backoff.ms", "10");
         client::set_default(&mut configured, "fetch.wait.max.ms", "100");
         if let Some(instance) = &config.instance {
             configured.set("group.instance.id", instance);
@@ -416,7 +421,10 @@ mod tests {
         let source: &Configured = &loaded.config.sources["s"];
         let SourceKind::Kafka(kafka) = &source.kind else { panic!("no source of Kafka") };
         let mapping = Mapping::compile("s", source).unwrap();
-        let configured = KafkaSource::new(kafka.clone(), mapping).consumer_config();
+        let configured = match KafkaSource::open(kafka.clone(), mapping) {
+            Ok(source) => source.consumer_config(),
+            Err(why) => return why,
+        };
         let value = |name: &&str| format!("{name}={}", configured.get(name).unwrap_or("-"));
         names.iter().map(value).collect::<Vec<_>>().join(" ")
     }
@@ -435,6 +443,24 @@ mod tests {
             settings("", &["isolation.level", "group.instance.id"]),
             "isolation.level=- group.instance.id=-"
         );
+    }
+
+    #[test]
+    fn a_full_queue_is_looked_at_again_soon() {
+        assert_eq!(settings("", &["fetch.queue.backoff.ms"]), "fetch.queue.backoff.ms=10");
+        let more = ", properties: { \"fetch.queue.backoff.ms\": \"50\" }";
+        assert_eq!(settings(more, &["fetch.queue.backoff.ms"]), "fetch.queue.backoff.ms=50");
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_does_not_take_is_found_at_once() {
+        let of = |property: &str| settings(&format!(", properties: {{ {property} }}"), &[]);
+        assert_eq!(
+            of("\"no.such\": \"s3cret\""),
+            "property `no.such`: No such configuration property: \"no.such\""
+        );
+        let out_of_range = of("\"fetch.wait.max.ms\": \"-7\"");
+        assert!(out_of_range.starts_with("property `fetch.wait.max.ms`: "), "{out_of_range}");
     }
 
     #[test]

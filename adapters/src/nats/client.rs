@@ -1,5 +1,7 @@
 //! How a client reaches its servers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
@@ -9,6 +11,10 @@ use tokio::sync::watch;
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// What waits in the client for subjects of core NATS; what comes beyond it is lost. A request for messages of a consumer asks for
+/// less.
+const WAITING_MAX: usize = 4096;
+const DROPPED_SAID: u64 = 10_000;
 const PING: Duration = Duration::from_secs(5);
 
 /// A connection that is not made again: the text becomes some when it is lost, and says why.
@@ -28,20 +34,24 @@ impl Connection {
 pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> {
     let servers = servers(client)?;
     let (tell, lost) = watch::channel(None);
+    let (dropped, servers_shown) = (Arc::new(AtomicU64::new(0)), shown(client));
     let mut options = ConnectOptions::new()
         .name("sluice")
         .connection_timeout(CONNECT_MAX)
         .request_timeout(Some(REQUEST_MAX))
+        .subscription_capacity(WAITING_MAX)
         .ping_interval(PING)
         .max_reconnects(1)
         .event_callback(move |event| {
-            let tell = tell.clone();
+            let (tell, dropped, servers) = (tell.clone(), Arc::clone(&dropped), servers_shown.clone());
             async move {
                 match event {
                     Event::Disconnected | Event::Closed => lose(&tell, "the connection is lost".into()),
                     Event::ServerError(error) => lose(&tell, error.to_string()),
                     Event::ClientError(error) => lose(&tell, error.to_string()),
-                    Event::SlowConsumer(_) | Event::Connected | Event::LameDuckMode | Event::Draining => {}
+                    // Only subjects of core NATS get there: nobody else leaves messages lying.
+                    Event::SlowConsumer(_) => note_dropped(&dropped, &servers),
+                    Event::Connected | Event::LameDuckMode | Event::Draining => {}
                 }
             }
         });
@@ -73,6 +83,18 @@ fn with_credentials(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectO
         Some((name, Some(password))) => options.user_and_password(name, password),
         Some((token, None)) => options.token(token),
         None => options,
+    }
+}
+
+/// Each dropped message is an event: the first is worth a line, and then every so many.
+fn note_dropped(dropped: &AtomicU64, servers: &str) {
+    let count = dropped.fetch_add(1, Ordering::Relaxed) + 1;
+    if count % DROPPED_SAID == 1 {
+        tracing::warn!(
+            servers,
+            dropped = count,
+            "messages of core NATS come faster than they are stored, and are lost"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod client;
+mod pull;
 mod sink;
 mod source;
 mod to_event;

@@ -35,7 +35,7 @@ impl NatsSink {
     /// Returns once a stream has the event.
     pub async fn send(&self, event: &Event) -> Result<(), Unsent> {
         let subject = unsent::render("subject", &self.subject, event)?;
-        if subject.is_empty() || subject.contains([' ', '\t', '\r', '\n', '*', '>']) {
+        if !may_be_published_to(&subject, &self.config.subject) {
             return Err(Unsent::Rejected(format!("`{subject}` is no subject to publish to")));
         }
         let (headers, body) = encode(event, self.config.mode)?;
@@ -66,6 +66,15 @@ impl NatsSink {
         let connection = client::connect(&self.config.client).await.map_err(Unsent::Retriable)?;
         Ok(Arc::clone(known.insert(Arc::new(connection))))
     }
+}
+
+/// Whether a rendered subject is one. Those that begin with `$` are the server's own, and some are orders to it
+/// (`$JS.API.STREAM.DELETE.`): what an event says must not get there, unless the file begins so.
+fn may_be_published_to(subject: &str, configured: &str) -> bool {
+    let is_token = |token: &str| !token.is_empty() && !token.contains([' ', '\t', '\r', '\n', '*', '>']);
+    let is_servers = subject.starts_with('$') || subject.starts_with("_INBOX.");
+    let is_meant = configured.starts_with('$') || configured.starts_with("_INBOX.");
+    subject.split('.').all(is_token) && (!is_servers || is_meant)
 }
 
 fn encode(event: &Event, mode: Mode) -> Result<(HeaderMap, Bytes), Unsent> {
@@ -110,6 +119,24 @@ mod tests {
         lines.sort();
         lines.push(String::from_utf8(body.to_vec()).expect("text"));
         lines.join("\n")
+    }
+
+    #[test]
+    fn an_event_chooses_no_subject_that_is_an_order_to_the_server() {
+        for (subject, configured, expected) in [
+            ("alarms.com.example", "alarms.{event.type}", true),
+            ("com.example.", "{event.type}", false),
+            ("com..example", "{event.type}", false),
+            ("", "{event.type}", false),
+            ("a b", "{event.type}", false),
+            ("a.>", "a.{event.type}", false),
+            ("$JS.API.STREAM.DELETE.ORDERS", "{event.type}", false),
+            ("_INBOX.abc", "{event.type}", false),
+            ("a.$JS", "a.{event.type}", true),
+            ("$KV.bucket.key", "$KV.bucket.{event.subject}", true),
+        ] {
+            assert_eq!(may_be_published_to(subject, configured), expected, "{subject}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A durable pull consumer of JetStream, or subjects of core NATS.
 //!
 //! A message is acknowledged with an answer from the server (double ack) once it is on disk. While the store has no room the
-//! server is told that work goes on, so that nothing is delivered again. A watchdog ends the session when the server's
-//! heartbeats stay away; the supervisor makes a new one.
+//! server is told that work goes on, so that nothing is delivered again; what could not be told of is not asked for. A watchdog
+//! ends the session when the server's heartbeats stay away; the supervisor makes a new one.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,23 +15,23 @@ use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind};
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{self, SelectAll, StreamExt as _};
 use sluice_config::{self as config, NatsFrom};
 use sluice_schemas::Event;
 use tokio::time::interval;
 
 use super::audit::may_lose;
 use super::client::{self, Connection};
-use crate::feed::Feed;
+use super::pull::Pull;
+use crate::feed::{Feed, Room};
 use crate::{Context, Down, Mapping, Record, Report, Source, Unfit};
 
 /// Of a consumer that is created: unacknowledged messages at most, and for how long.
 const ACK_PENDING_MAX: i64 = 2048;
 const ACK_WAIT: Duration = Duration::from_secs(30);
-const PULL_MESSAGES: usize = 512;
 
 pub struct NatsSource {
     config: config::NatsSource,
@@ -73,7 +74,28 @@ struct Received {
     ack: Option<(u64, Acker)>,
 }
 
-type Messages = BoxStream<'static, Result<Received, String>>;
+enum Messages {
+    JetStream(Box<Pull>),
+    Core(SelectAll<Subscriber>),
+}
+
+impl Messages {
+    async fn next(&mut self, room: Room) -> Result<Received, String> {
+        match self {
+            Self::JetStream(pull) => {
+                let message = pull.next(room).await?;
+                let sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
+                let (message, acker) = message.split();
+                Ok(Received { message, ack: Some((sequence, acker)) })
+            }
+            Self::Core(_) if room.is_none() => pending().await,
+            Self::Core(subscribers) => match subscribers.next().await {
+                Some(message) => Ok(Received { message, ack: None }),
+                None => Err("the server ended the subscription".into()),
+            },
+        }
+    }
+}
 
 impl NatsSource {
     /// The messages, and how long one may be unacknowledged.
@@ -95,22 +117,9 @@ impl NatsSource {
                     );
                 }
                 let ack_wait = settings.ack_wait;
-                let pull = found
-                    .stream()
-                    .max_messages_per_batch(PULL_MESSAGES)
-                    .heartbeat(*idle_heartbeat)
-                    // The server refuses heartbeats that do not fit twice into a pull.
-                    .expires((*idle_heartbeat * 3).max(Duration::from_secs(10)));
-                let messages =
-                    pull.messages().await.map_err(|error| of_consumer(stream, consumer, &error))?;
-                let (stream, consumer) = (stream.clone(), consumer.clone());
-                let received = messages.map(move |message| {
-                    let message = message.map_err(|error| of_consumer(&stream, &consumer, &error))?;
-                    let sequence = message.info().map_err(|error| error.to_string())?.stream_sequence;
-                    let (message, acker) = message.split();
-                    Ok(Received { message, ack: Some((sequence, acker)) })
-                });
-                Ok((received.boxed(), Some(ack_wait)))
+                let opened = Pull::open(found, context, *idle_heartbeat).await;
+                let pull = opened.map_err(|error| of_consumer(stream, consumer, &error))?;
+                Ok((Messages::JetStream(Box::new(pull)), Some(ack_wait)))
             }
             NatsFrom::Core { subjects, queue_group } => {
                 let mut all = Vec::with_capacity(subjects.len());
@@ -123,14 +132,13 @@ impl NatsSource {
                     };
                     all.push(subscribed.map_err(|error| format!("subject `{subject}`: {error}"))?);
                 }
-                let received = stream::select_all(all).map(|message| Ok(Received { message, ack: None }));
-                Ok((received.boxed(), None))
+                Ok((Messages::Core(stream::select_all(all)), None))
             }
         }
     }
 }
 
-fn of_consumer(stream: &str, consumer: &str, error: &dyn std::error::Error) -> String {
+fn of_consumer(stream: &str, consumer: &str, error: &dyn Display) -> String {
     format!("consumer `{consumer}` of stream `{stream}`: {error}")
 }
 
@@ -216,6 +224,7 @@ impl Session<'_> {
         let mut alive = ack_wait.map(|wait| interval((wait / 3).max(Duration::from_millis(100))));
         let mut made_up = 0;
         loop {
+            let room = self.feed.room();
             tokio::select! {
                 biased;
                 () = stop.requested() => return Ok(()),
@@ -225,14 +234,20 @@ impl Session<'_> {
                     let Some(places) = stored? else { return Ok(()) };
                     self.settle(places).await?;
                 }
-                received = messages.next(), if !self.feed.is_full() => {
-                    let Some(received) = received else {
-                        return Err(self.source.down("the server ended the subscription"));
-                    };
+                received = messages.next(room) => {
                     made_up += 1;
-                    self.take(received.map_err(|error| self.source.down(&error))?, made_up);
+                    self.take(received.map_err(|error| self.of_pull(&error))?, made_up);
                 }
             }
+        }
+    }
+
+    fn of_pull(&self, error: &str) -> Down {
+        match &self.source.config.from {
+            NatsFrom::JetStream { stream, consumer, .. } => {
+                self.source.down(&of_consumer(stream, consumer, &error))
+            }
+            NatsFrom::Core { .. } => self.source.down(error),
         }
     }
 

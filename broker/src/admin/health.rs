@@ -22,14 +22,8 @@ pub async fn live() -> &'static str {
 
 pub async fn ready(State(admin): State<Admin>) -> Response {
     let not_up = admin.sources.not_up();
-    let (status, word, reason) = match admin.gate.state() {
-        GateState::Ready if !not_up.is_empty() => (StatusCode::OK, "degraded", None),
-        GateState::Ready => (StatusCode::OK, "ready", None),
-        GateState::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting", None),
-        GateState::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
-        GateState::Full(reason) => (StatusCode::SERVICE_UNAVAILABLE, "full", Some(reason)),
-        GateState::Failed(reason) => (StatusCode::SERVICE_UNAVAILABLE, "failed", Some(reason)),
-    };
+    let waits = admin.dispatch.core().routing_waits.clone();
+    let (status, word, reason) = readiness(admin.gate.state(), waits, !not_up.is_empty());
     let report = admin.dispatch.log().report();
     let body = json!({
         "status": word,
@@ -40,6 +34,25 @@ pub async fn ready(State(admin): State<Admin>) -> Response {
         "index": index(&admin),
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// Degraded is a broker that takes events, and has something to say of what becomes of them.
+fn readiness(
+    gate: GateState,
+    routing_waits: Option<String>,
+    is_a_source_down: bool,
+) -> (StatusCode, &'static str, Option<String>) {
+    let (word, reason) = match gate {
+        GateState::Ready if routing_waits.is_some() || is_a_source_down => {
+            return (StatusCode::OK, "degraded", routing_waits);
+        }
+        GateState::Ready => return (StatusCode::OK, "ready", None),
+        GateState::Starting => ("starting", None),
+        GateState::Draining => ("draining", None),
+        GateState::Full(reason) => ("full", Some(reason)),
+        GateState::Failed(reason) => ("failed", Some(reason)),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, word, reason)
 }
 
 /// How look-ups do. Without an index they take longer, so it does not make the broker less ready.
@@ -105,4 +118,20 @@ pub async fn reload(State(admin): State<Admin>, body: Bytes) -> Answer {
 
 pub async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_takes_events_and_cannot_route_them_says_why() {
+        let waits = Some("no event is routed until offset 7 can be read".to_owned());
+        let (status, word, reason) = readiness(GateState::Ready, waits.clone(), false);
+        assert_eq!((status, word, &reason), (StatusCode::OK, "degraded", &waits));
+        assert_eq!(readiness(GateState::Ready, None, true), (StatusCode::OK, "degraded", None));
+        assert_eq!(readiness(GateState::Ready, None, false), (StatusCode::OK, "ready", None));
+        let full = readiness(GateState::Full("the disk".into()), waits, false);
+        assert_eq!(full, (StatusCode::SERVICE_UNAVAILABLE, "full", Some("the disk".into())));
+    }
 }

@@ -79,15 +79,8 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
             Err(error) => return unreadable(dispatch, &trigger, id, &error),
         },
     };
-    let active_ms = |dispatch: &Dispatch, now: u64| {
-        let core = dispatch.core();
-        core.state.triggers.get(&id.trigger).map_or(now, |state| state.active_ms(now))
-    };
     let started = clock::steady_ms();
-    let age = |now: u64| {
-        Duration::from_millis(first_ms.map_or(0, |first| active_ms(dispatch, now).saturating_sub(first)))
-    };
-    if attempt > 1 && trigger.policy.is_expired(age(started)) {
+    if attempt > 1 && trigger.policy.is_expired(age(dispatch, id, first_ms, started)) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
     }
@@ -100,7 +93,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     }
     let now = clock::steady_ms();
     trigger.counters.took(now - started);
-    let mut attempted = Attempted {
+    let attempted = Attempted {
         id,
         attempt,
         at_ms: started,
@@ -111,28 +104,59 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         owes_letter: false,
         next: Next::Delivered,
     };
-    let mut outcome = answer.outcome;
-    if let Outcome::Accepted { reply } = &mut outcome
-        && !reply.is_empty()
-    {
-        let reply = std::mem::take(reply);
-        match store_reply(dispatch, &record, reply, &attempted).await {
-            Ok(()) => {
-                trigger.counters.replies.fetch_add(1, Ordering::Relaxed);
-                return accepted(dispatch, &trigger, attempted, true);
-            }
-            Err(refused) => outcome = refused,
+    match answered(dispatch, &trigger, &record, answer.outcome, &attempted).await {
+        Ok(is_written) => accepted(dispatch, &trigger, attempted, is_written),
+        Err(outcome) => {
+            let age = age(dispatch, id, first_ms, now);
+            failed(dispatch, &trigger, &record, &outcome, attempted, (now, age));
         }
     }
-    if matches!(outcome, Outcome::Accepted { .. }) {
-        return accepted(dispatch, &trigger, attempted, false);
+}
+
+/// How old a delivery is, pauses of its trigger left out.
+fn age(dispatch: &Dispatch, id: DeliveryId, first_ms: Option<u64>, now: u64) -> Duration {
+    let Some(first) = first_ms else { return Duration::ZERO };
+    let core = dispatch.core();
+    let active_ms = core.state.triggers.get(&id.trigger).map_or(now, |state| state.active_ms(now));
+    Duration::from_millis(active_ms.saturating_sub(first))
+}
+
+/// Stores what the sink replied, if it did, and so says what its answer comes to: accepted, and whether that is on the log
+/// already, or a failure.
+async fn answered(
+    dispatch: &Dispatch,
+    trigger: &Active,
+    record: &Record,
+    outcome: Outcome,
+    attempted: &Attempted,
+) -> Result<bool, Outcome> {
+    match outcome {
+        Outcome::Accepted { reply } if reply.is_empty() => Ok(false),
+        Outcome::Accepted { reply } => {
+            store_reply(dispatch, record, reply, attempted).await?;
+            trigger.counters.replies.fetch_add(1, Ordering::Relaxed);
+            Ok(true)
+        }
+        failure @ (Outcome::Retriable { .. } | Outcome::Rejected { .. }) => Err(failure),
     }
-    let failure = note_failure(dispatch, &trigger, &outcome, &attempted);
+}
+
+/// Decides what becomes of a delivery whose attempt failed, at a time and an age.
+fn failed(
+    dispatch: &Dispatch,
+    trigger: &Arc<Active>,
+    record: &Arc<Record>,
+    outcome: &Outcome,
+    mut attempted: Attempted,
+    (now, age): (u64, Duration),
+) {
+    let (id, attempt) = (attempted.id, attempted.attempt);
+    let failure = note_failure(dispatch, trigger, outcome, &attempted);
     attempted.status = failure.status.or(attempted.status);
     attempted.error = Some(failure.error.as_str().into());
     attempted.body = failure.body.clone();
-    match trigger.policy.decide(attempt, &outcome, age(now), (dispatch.shared.jitter)()) {
-        Disposition::Settle => accepted(dispatch, &trigger, attempted, false),
+    match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
+        Disposition::Settle => accepted(dispatch, trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
             debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
@@ -140,7 +164,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         }
         Disposition::DeadLetter(reason) => {
             attempted.next = Next::Dead(reason);
-            dead(dispatch, &trigger, &record, attempted, attempt, failure);
+            dead(dispatch, trigger, record, attempted, attempt, failure);
         }
     }
 }
@@ -301,7 +325,7 @@ async fn store_reply(
             }
             Ok(())
         }
-        Err(refusal @ Refusal::Conflict { .. }) => {
+        Err(refusal @ (Refusal::Conflict { .. } | Refusal::TooLarge { .. })) => {
             Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
         }
         Err(refusal) => {

@@ -8,12 +8,13 @@ use tokio::sync::{Notify, watch};
 
 use super::census::Census;
 use super::courier::Fresh;
+use super::history::{Matches, Piece};
 use super::order::{Key, LookUp};
 use super::trigger::{Runtime, Step};
 use crate::delivery::Reason;
 use crate::routing::Table;
 use crate::store::{
-    Attempted, DeliveryId, Log, LogRecord, Next, Offset, Pause, Record, Routed, State, TriggerId,
+    Attempted, DeliveryId, Gap, Log, LogRecord, Next, Offset, Pause, Record, Routed, State, TriggerId,
     TriggerState, clock,
 };
 
@@ -42,11 +43,14 @@ pub struct Core {
     /// Told when something is due earlier than all that was known.
     earlier: Arc<Notify>,
     outstanding_max: usize,
-    /// Attempts that are claimed and not over. Counted with the claim: whoever waits for the last one misses none.
+    /// Attempts and dead letters that were begun and are not over. Counted under the lock that stops them: whoever waits for
+    /// the last one misses none.
     in_flight: watch::Sender<usize>,
     pub is_stopping: bool,
     /// A task routes the past of new triggers.
     pub is_routing_history: bool,
+    /// Why nothing is routed at the moment: an event that a former run left cannot be read.
+    pub routing_waits: Option<String>,
     pub fresh: Fresh,
 }
 
@@ -74,6 +78,7 @@ impl Core {
             in_flight,
             is_stopping: false,
             is_routing_history: false,
+            routing_waits: None,
             fresh: Fresh::default(),
         }
     }
@@ -100,35 +105,63 @@ impl Core {
         self.log.append_later(vec![record]);
     }
 
-    /// Routes events that have become durable; returns the attempts to make now.
-    pub fn route(&mut self, records: &[Arc<Record>]) -> Vec<Step> {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Vec::new() };
-        self.state.events(first.offset, last.offset.next(), last.received_at_ms);
-        let matches = self.match_all(records.iter().map(|record| &**record));
-        self.routed(Routed {
-            epoch: self.state.set.epoch,
-            from: first.offset,
-            to: last.offset,
-            matches,
-            only: None,
-        })
+    /// Takes note of events that have become durable.
+    pub fn stored(&mut self, records: &[Arc<Record>]) {
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            self.state.events(first.offset, last.offset.next(), last.received_at_ms);
+        }
     }
 
-    /// Routes a range that was read from the log after a restart.
-    pub fn route_range(&mut self, from: Offset, to: Offset, records: &[Record]) -> Vec<Step> {
-        let matches = self.match_all(records.iter());
-        self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None })
+    /// Routes events that were noted, as a table matched them; `None` when another one is in force by now.
+    pub fn route(&mut self, records: &[Arc<Record>], matches: Matches, by: &Arc<Table>) -> Option<Vec<Step>> {
+        let (first, last) = (records.first()?, records.last()?);
+        let records = records.iter().map(|record| &**record);
+        self.route_range(first.offset, last.offset, records, matches, by)
     }
 
-    fn match_all<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Vec<(Offset, Vec<TriggerId>)> {
-        let Self { table, census, .. } = self;
-        records
-            .filter_map(|record| {
-                let matched = table.matches(&record.event, &record.via, record.offset);
-                census.note(record, !matched.is_empty());
-                (!matched.is_empty()).then_some((record.offset, matched))
-            })
-            .collect()
+    /// Routes a piece that was read from the log after a restart.
+    pub fn route_leftovers(
+        &mut self,
+        from: Offset,
+        piece: Piece,
+        matches: Matches,
+        by: &Arc<Table>,
+    ) -> Option<Vec<Step>> {
+        let to = Offset(piece.end.0.checked_sub(1)?);
+        self.route_range(from, to, piece.records.iter(), matches, by)
+    }
+
+    fn route_range<'r>(
+        &mut self,
+        from: Offset,
+        to: Offset,
+        records: impl Iterator<Item = &'r Record>,
+        matches: Matches,
+        by: &Arc<Table>,
+    ) -> Option<Vec<Step>> {
+        if !Arc::ptr_eq(&self.table, by) {
+            return None;
+        }
+        let mut matched = matches.iter().map(|(offset, _)| *offset).peekable();
+        for record in records {
+            self.census.note(record, matched.next_if_eq(&record.offset).is_some());
+        }
+        Some(self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None }))
+    }
+
+    /// Routes a piece of a new trigger's past.
+    pub fn route_past(
+        &mut self,
+        id: TriggerId,
+        from: Offset,
+        end: Offset,
+        matches: Matches,
+        by: &Arc<Table>,
+    ) -> Option<Vec<Step>> {
+        let to = Offset(end.0.checked_sub(1)?);
+        let is_in_force = Arc::ptr_eq(&self.table, by) && self.runtimes.contains_key(&id);
+        is_in_force
+            .then(|| self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: Some(id) }))
     }
 
     /// Takes match records in: writes them, and lets the triggers they concern go on.
@@ -148,6 +181,11 @@ impl Core {
         let record = LogRecord::Routed(routed);
         self.apply(&record);
         if let LogRecord::Routed(routed) = &record {
+            // Ranges in memory follow each other: from the first on, all matches are there.
+            if routed.only.is_none() && self.recent_range().is_some_and(|(_, end)| end != routed.from) {
+                self.recent.clear();
+                self.recent_matches = 0;
+            }
             self.recent_matches += routed.matches.iter().map(|(_, ids)| ids.len()).sum::<usize>();
             self.recent.push_back(routed.clone());
             while self.recent.len() > RECENT_RANGES || self.recent_matches > RECENT_MATCHES {
@@ -176,10 +214,15 @@ impl Core {
             self.wake(id, now + ROOM_WAIT_MS);
             return None;
         }
+        let was_draining = runtime.is_draining();
         match runtime.claim(trigger, self.state.base_ms, now, self.log.reader()) {
             Ok(step) => {
+                if was_draining {
+                    // Whoever ended before the last one has left with nothing to do.
+                    self.wake(id, now);
+                }
                 if matches!(step, Step::Attempt(_)) {
-                    self.in_flight.send_modify(|count| *count += 1);
+                    self.begun();
                 }
                 Some(step)
             }
@@ -189,6 +232,11 @@ impl Core {
             }
             Err(None) => None,
         }
+    }
+
+    /// Counts an attempt, or a dead letter that is told, as under way: a stop waits for it.
+    pub fn begun(&self) {
+        self.in_flight.send_modify(|count| *count += 1);
     }
 
     /// When something is due next.
@@ -233,8 +281,10 @@ impl Core {
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
-        if let Some(runtime) = self.runtime_mut(id.trigger) {
-            runtime.ended(id, due);
+        let trigger = self.state.triggers.get(&id.trigger);
+        let runtime = self.runtimes.get_mut(&id.trigger).or_else(|| self.frozen.get_mut(&id.trigger));
+        if let Some(runtime) = runtime {
+            runtime.ended(id, due, trigger);
         }
         if let Some(due) = due {
             self.wake(id.trigger, due);
@@ -257,18 +307,24 @@ impl Core {
         self.state.set.triggers.iter().any(|entry| entry.id == id && entry.removed_at_ms.is_some())
     }
 
+    /// The events whose matches are all in memory (end exclusive). The past of a new trigger says nothing of the others.
+    fn recent_range(&self) -> Option<(Offset, Offset)> {
+        let mut ranges = self.recent.iter().filter(|routed| routed.only.is_none());
+        let first = ranges.next()?;
+        Some((first.from, ranges.next_back().unwrap_or(first).to.next()))
+    }
+
     /// Takes up matches from memory if they are all there; else says from where they must be read.
     pub fn catch_up_from_memory(&mut self, id: TriggerId) -> Option<Offset> {
-        let (share, routed_to) = (self.share(), self.state.routed_to());
-        let trigger = self.state.triggers.get_mut(&id)?;
+        let (share, routed_to, recent_range) = (self.share(), self.state.routed_to(), self.recent_range());
+        let State { triggers, gaps, .. } = &mut self.state;
+        let trigger = triggers.get_mut(&id)?;
         let from = trigger.behind?;
         if from >= routed_to {
-            trigger.behind = None;
+            trigger.caught_up(gaps);
             return None;
         }
-        // The past of a new trigger says nothing of how far back the matches of the others are kept.
-        let kept_from = self.recent.iter().find(|routed| routed.only.is_none()).map(|routed| routed.from);
-        if kept_from.is_none_or(|kept_from| kept_from > from) {
+        if recent_range.is_none_or(|(kept_from, end)| kept_from > from || end < routed_to) {
             return Some(from);
         }
         let ranges = self
@@ -280,7 +336,9 @@ impl Core {
                 routed.matches.iter().filter(|(o, ids)| *o >= from && ids.contains(&id)).map(|(o, _)| *o)
             })
             .collect();
-        take_up(trigger, &offsets, share, None);
+        if take_up(trigger, &offsets, share, gaps) {
+            trigger.caught_up(gaps);
+        }
         None
     }
 
@@ -288,9 +346,11 @@ impl Core {
     /// has taken up meanwhile is not taken up again.
     pub fn catch_up(&mut self, id: TriggerId, from: Offset, offsets: &[Offset], next: Offset) {
         let share = self.share();
-        if let Some(trigger) = self.state.triggers.get_mut(&id).filter(|trigger| trigger.behind == Some(from))
+        let State { triggers, gaps, .. } = &mut self.state;
+        if let Some(trigger) = triggers.get_mut(&id).filter(|trigger| trigger.behind == Some(from))
+            && take_up(trigger, offsets, share, gaps)
         {
-            take_up(trigger, offsets, share, Some(next));
+            trigger.behind = Some(next);
         }
     }
 
@@ -319,11 +379,10 @@ impl Core {
         let runtime = self.runtimes.get(&id).or_else(|| self.frozen.get(&id));
         let in_flight = runtime.map(|runtime| &runtime.in_flight);
         let owes_letter = runtime.is_some_and(|runtime| runtime.active.dead_letter.is_some());
-        let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0, slot.attempts));
-        let redriven = trigger.redriven.iter().map(|((offset, n), slot)| (*offset, *n, slot.attempts));
+        let own = trigger.outstanding.iter().map(|slot| (slot.offset(), 0));
         let all: Vec<_> = own
-            .chain(redriven)
-            .map(|(offset, redrive, _)| DeliveryId { trigger: id, offset, redrive })
+            .chain(trigger.redriven.keys().copied())
+            .map(|(offset, redrive)| DeliveryId { trigger: id, offset, redrive })
             .filter(|delivery| in_flight.is_none_or(|set| !set.contains(delivery)))
             .take(limit)
             .map(|delivery| Attempted { owes_letter, ..ended_without_attempt(delivery, reason) })
@@ -350,13 +409,14 @@ pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
     }
 }
 
-fn take_up(trigger: &mut TriggerState, offsets: &[Offset], share: usize, next: Option<Offset>) {
+/// Takes matches up as far as there is room, and notes where there was none; true if there was for all.
+fn take_up(trigger: &mut TriggerState, offsets: &[Offset], share: usize, gaps: &[Gap]) -> bool {
     for offset in offsets {
         if trigger.outstanding.len() >= share {
             trigger.behind = Some(*offset);
-            return;
+            return false;
         }
-        trigger.take_up(*offset);
+        trigger.take_up_unless_lost(*offset, gaps);
     }
-    trigger.behind = next;
+    true
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_config as config;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::core::Core;
-use super::trigger::Active;
+use super::trigger::{Active, LastError};
 use super::{Dispatch, history};
 use crate::delivery::{self, Failure, Outcome, Reason};
 use crate::sink;
-use crate::store::{Attempted, DeliveryId, LogRecord, Next, Offset, Reader, Record, TriggerId};
+use crate::store::{
+    Attempted, DeliveryId, LogRecord, Next, Offset, ReadError, Reader, Record, TriggerId, clock,
+};
 
 /// Dead letters on their way at the same time: to one sink, and to all.
 const LANE_MAX: usize = 16;
@@ -25,8 +27,10 @@ const FRESH_MAX: usize = 1024;
 const FRESH_BYTES_MAX: usize = 8 << 20;
 /// Dead letters that nobody is told of any more are written off so many in a record.
 const VOID_MAX: usize = 10_000;
-/// A dead letter that cannot be read now is looked at again after this.
-const UNREADABLE_WAIT: Duration = Duration::from_secs(60);
+/// A dead letter that cannot be read now is looked at again after this. Looking may read much of the log in vain.
+const UNREADABLE_WAIT: Duration = Duration::from_secs(300);
+/// A lane with so many of them rests: they are passed over whenever others are chosen.
+const UNREADABLE_MAX: usize = 10_000;
 
 /// What a dead-letter sink is told besides the event.
 #[derive(Clone)]
@@ -79,15 +83,46 @@ struct Lane {
     failures: u32,
     /// Nothing is sent before.
     rests_until: Option<Instant>,
+    /// Those that could not be read, and when they are looked at again; they hold up no other.
+    unreadable: BTreeMap<DeliveryId, Instant>,
+}
+
+impl Lane {
+    /// Lets waits go that are over. A lane that owes nothing any more is waited for by nobody.
+    fn wake(&mut self, now: Instant) {
+        self.rests_until = self.rests_until.filter(|until| *until > now);
+        self.unreadable.retain(|_, until| *until > now);
+    }
+
+    /// When it is to be looked at again.
+    fn next_look(&self) -> Option<Instant> {
+        self.rests_until.or_else(|| self.unreadable.values().min().copied())
+    }
+
+    fn is_resting(&self) -> bool {
+        self.rests_until.is_some() || self.unreadable.len() >= UNREADABLE_MAX
+    }
+
+    fn is_free(&self, id: &DeliveryId) -> bool {
+        !self.in_flight.contains(id) && !self.unreadable.contains_key(id)
+    }
 }
 
 /// How telling ended.
-#[derive(Clone, Copy)]
 enum Told {
     /// Taken, or refused for good.
     Done,
     Again,
-    Unreadable,
+    Unreadable(Unreadable),
+}
+
+/// Why a dead letter cannot be told.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Event(#[from] ReadError),
+    #[error("how its delivery ended cannot be found in the log")]
+    Ending,
 }
 
 struct Task {
@@ -97,28 +132,49 @@ struct Task {
     letter: Option<Letter>,
 }
 
+/// Dead letters that are being told.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<Told>,
+    letters: HashMap<task::Id, (DeliveryId, Arc<Active>)>,
+}
+
+impl UnderWay {
+    fn begin(&mut self, dispatch: &Dispatch, task: Task) {
+        let letter = (task.id, Arc::clone(&task.trigger));
+        let dispatch = dispatch.clone();
+        let begun = self.tasks.spawn(async move { tell(&dispatch, task).await });
+        self.letters.insert(begun.id(), letter);
+    }
+
+    /// The next that ends. One that ended in a panic is told again: nothing says that it was told.
+    async fn ended(&mut self) -> Option<(DeliveryId, Arc<Active>, Told)> {
+        let (task, told) = match self.tasks.join_next_with_id().await? {
+            Ok((task, told)) => (task, told),
+            Err(error) => {
+                error!(%error, "telling a dead-letter sink ended in a panic");
+                (error.id(), Told::Again)
+            }
+        };
+        self.letters.remove(&task).map(|(id, trigger)| (id, trigger, told))
+    }
+}
+
 /// Runs for ever.
 pub async fn run(dispatch: Dispatch) {
     let mut lanes: BTreeMap<TriggerId, Lane> = BTreeMap::new();
-    let mut under_way: JoinSet<(DeliveryId, Arc<Active>, Told)> = JoinSet::new();
+    let mut under_way = UnderWay::default();
     loop {
         let tasks = next(&mut dispatch.core(), &mut lanes);
-        for task in tasks {
-            let dispatch = dispatch.clone();
-            under_way.spawn(async move {
-                let (id, trigger) = (task.id, Arc::clone(&task.trigger));
-                let told = tell(&dispatch, task).await;
-                (id, trigger, told)
-            });
-        }
-        let rest = lanes.values().filter_map(|lane| lane.rests_until).min();
+        tasks.into_iter().for_each(|task| under_way.begin(&dispatch, task));
+        let look = lanes.values().filter_map(Lane::next_look).min();
         tokio::select! {
             () = dispatch.shared.owed.notified() => {}
-            () = tokio::time::sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
-            Some(ended) = under_way.join_next() => {
-                // A task that panicked is begun again: nothing says that it was told.
-                let Ok((id, trigger, told)) = ended else { lanes.clear(); continue };
+            () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {}
+            Some((id, trigger, told)) = under_way.ended() => {
                 note(&dispatch, lanes.entry(id.trigger).or_default(), id, &trigger, told);
+                // What is recorded by now is not repeated after a stop, which waits for this.
+                dispatch.shared.in_flight.send_modify(|count| *count -= 1);
             }
         }
     }
@@ -140,18 +196,25 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
             lane.rests_until =
                 Some(Instant::now() + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)()));
         }
-        Told::Unreadable => lane.rests_until = Some(Instant::now() + UNREADABLE_WAIT),
+        Told::Unreadable(cause) => {
+            lane.unreadable.insert(id, Instant::now() + UNREADABLE_WAIT);
+            error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read a dead letter that the dead-letter sink is to be told of");
+            if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
+                let error = format!("cannot tell the dead-letter sink of offset {}: {cause}", id.offset);
+                runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
+            }
+        }
     }
 }
 
 /// What is to be sent now, the oldest of each lane first.
 fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
     let now = Instant::now();
-    // A lane that has rested enough is looked at now, or owes nothing any more: nobody waits for it.
-    for lane in lanes.values_mut() {
-        lane.rests_until = lane.rests_until.filter(|until| *until > now);
-    }
+    lanes.values_mut().for_each(|lane| lane.wake(now));
     let mut tasks = Vec::new();
+    if core.is_stopping {
+        return tasks;
+    }
     let mut void = Vec::new();
     let mut free = IN_FLIGHT_MAX.saturating_sub(lanes.values().map(|lane| lane.in_flight.len()).sum());
     let mut from = first_of(TriggerId(0));
@@ -166,16 +229,17 @@ fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
             continue;
         };
         let lane = lanes.entry(first.trigger).or_default();
-        if lane.rests_until.is_some() {
+        if lane.is_resting() {
             continue;
         }
         // A sink that failed is tried with one.
         let most = if lane.failures > 0 { 1 } else { LANE_MAX };
         let room = most.saturating_sub(lane.in_flight.len()).min(free);
-        let chosen: Vec<_> = owed.filter(|id| !lane.in_flight.contains(id)).take(room).copied().collect();
+        let chosen: Vec<_> = owed.filter(|id| lane.is_free(id)).take(room).copied().collect();
         free -= chosen.len();
         for id in chosen {
             lane.in_flight.insert(id);
+            core.begun();
             let (trigger, sink) = (Arc::clone(&runtime.active), Arc::clone(sink));
             tasks.push(Task { id, trigger, sink, letter: core.fresh.letters.get(&id).cloned() });
         }
@@ -199,8 +263,8 @@ async fn tell(dispatch: &Dispatch, task: Task) -> Told {
     let letter = match letter {
         Some(letter) => letter,
         None => match read(dispatch, id).await {
-            Some(letter) => letter,
-            None => return Told::Unreadable,
+            Ok(letter) => letter,
+            Err(cause) => return Told::Unreadable(cause),
         },
     };
     let Letter { record, attempts, reason, failure } = &letter;
@@ -235,18 +299,19 @@ async fn tell(dispatch: &Dispatch, task: Task) -> Told {
 }
 
 /// Reads a dead letter of a former run from the log.
-async fn read(dispatch: &Dispatch, id: DeliveryId) -> Option<Letter> {
-    let record = history::read(dispatch, id.offset).await.ok()?;
+async fn read(dispatch: &Dispatch, id: DeliveryId) -> Result<Letter, Unreadable> {
+    let record = history::read(dispatch, id.offset).await?;
     let reader = Arc::clone(dispatch.log().reader());
-    let last = history::blocking(move || last_attempt(&reader, id)).await.flatten()?;
-    let Next::Dead(reason) = last.next else { return None };
+    let last = history::blocking(move || last_attempt(&reader, id)).await.unwrap_or(Ok(None))?;
+    let last = last.ok_or(Unreadable::Ending)?;
+    let Next::Dead(reason) = last.next else { return Err(Unreadable::Ending) };
     let error = last.error.as_deref().unwrap_or(reason.detail()).to_owned();
     let failure = Failure { status: last.status, error, body: last.body };
-    Some(Letter { record, attempts: last.attempt, reason, failure })
+    Ok(Letter { record, attempts: last.attempt, reason, failure })
 }
 
 /// The attempt that a delivery ended with. One that ended without an attempt has the number of the last one made.
-fn last_attempt(reader: &Reader, id: DeliveryId) -> Option<Attempted> {
+fn last_attempt(reader: &Reader, id: DeliveryId) -> Result<Option<Attempted>, ReadError> {
     let (mut made, mut ending) = (0, None);
     let mut visit = |attempted: Attempted| {
         if attempted.id == id {
@@ -257,13 +322,12 @@ fn last_attempt(reader: &Reader, id: DeliveryId) -> Option<Attempted> {
         }
         ending.is_none()
     };
-    let kept = reader.kept_attempts(id.offset).ok()?;
+    let kept = reader.kept_attempts(id.offset)?;
     if !kept.into_iter().map(&mut visit).any(|goes_on| !goes_on) {
-        let walked = reader.walk(id.offset, &mut |record, _| match record {
+        reader.walk(id.offset, &mut |record, _| match record {
             LogRecord::Outcomes(attempts) => attempts.into_iter().all(&mut visit),
             _ => true,
-        });
-        walked.ok()?;
+        })?;
     }
-    ending.map(|ending| Attempted { attempt: made, ..ending })
+    Ok(ending.map(|ending| Attempted { attempt: made, ..ending }))
 }

@@ -1,18 +1,27 @@
 //! What is not in memory: events read from the log, matches of triggers that fell behind, the past of new triggers.
+//!
+//! Nothing that cannot be read is passed over as if it were not there, unless a gap on the log says that it is lost: whoever
+//! needs it waits, says so, and looks again; nobody else waits with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_language::Facts;
-use tracing::{debug, error};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
 use super::Dispatch;
 use super::core::Core;
 use super::order::LookUp;
-use crate::store::{LogRecord, Offset, ReadError, Reader, Record, Routed, TriggerId};
+use super::trigger::LastError;
+use crate::routing::Table;
+use crate::store::{Gap, LogRecord, Offset, Passed, ReadError, Reader, Record, TriggerId, Unread, clock};
 
-/// Events routed in one go after a restart or for a trigger's past.
+/// Events routed in one go after a restart or for a trigger's past, and what their data may come to.
 const PIECE: usize = 512;
+const PIECE_BYTES: usize = 4 << 20;
 /// Matches taken from the log in one go.
 const MATCHES_MAX: usize = 20_000;
 pub(super) const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
@@ -48,28 +57,42 @@ pub async fn look_up(dispatch: Dispatch, look_up: LookUp) {
 }
 
 /// Routes the events that a former run stored and did not route. Nothing is routed past one that cannot be read: it would
-/// be lost without a word.
-pub async fn route_leftovers(dispatch: &Dispatch) {
+/// be lost without a word. Meanwhile the writer, and those who publish, do not wait.
+pub async fn route_leftovers(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<Arc<Record>>>) {
     let mut waits = Waits::default();
     loop {
         let Some((from, to)) = dispatch.core().state.unrouted.first().copied() else { return };
-        let end = Offset(to.0.min(from.0 + PIECE as u64));
-        let records = match read_range(dispatch, from, end).await {
-            Ok(records) if records.len() as u64 == end.0 - from.0 => records,
-            Ok(records) => {
-                error!(%from, %end, missing = end.0 - from.0 - records.len() as u64, "events that are to be routed are damaged: nothing is routed before they can be read, or are given up with `sluice store repair`");
-                waits.wait().await;
-                continue;
+        let read = read_piece(dispatch, from, to, Table::match_all).await;
+        dispatch.core().routing_waits = read.as_ref().err().map(|error| waiting(from, error));
+        match read {
+            Ok((piece, matched, table)) => {
+                waits = Waits::default();
+                let steps = dispatch.core().route_leftovers(from, piece, matched, &table);
+                dispatch.start(steps.unwrap_or_default());
             }
             Err(error) => {
-                error!(%from, %end, %error, "cannot read events that are to be routed");
-                waits.wait().await;
-                continue;
+                error!(offset = %from, "{}", waiting(from, &error));
+                note_meanwhile(dispatch, tail, waits.next()).await;
             }
-        };
-        waits = Waits::default();
-        let steps = dispatch.core().route_range(from, Offset(end.0 - 1), &records);
-        dispatch.start(steps);
+        }
+    }
+}
+
+fn waiting(offset: Offset, error: &ReadError) -> String {
+    format!(
+        "no event is routed until offset {offset} can be read or is given up (stop the broker, `sluice store verify DIR`, \
+         `sluice store repair DIR --accept-loss A..B`): {error}"
+    )
+}
+
+/// Waits, and notes what becomes durable meanwhile: it is read from the log when its turn comes.
+async fn note_meanwhile(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<Arc<Record>>>, wait: Duration) {
+    let mut over = std::pin::pin!(tokio::time::sleep(wait));
+    loop {
+        tokio::select! {
+            () = &mut over => return,
+            Some(records) = tail.recv() => dispatch.core().stored(&records),
+        }
     }
 }
 
@@ -81,64 +104,82 @@ pub fn begin_history(dispatch: &Dispatch) {
 }
 
 async fn route_history(dispatch: Dispatch) {
-    let mut waits = Waits::default();
+    // Pasts that could not be read, each with a pace of its own.
+    let mut resting: BTreeMap<TriggerId, (Instant, Waits)> = BTreeMap::new();
     loop {
-        let past = next_history(&mut dispatch.core());
+        let past = next_history(&mut dispatch.core(), &resting);
         let (id, (from, to)) = match past {
             Past::Of(id, range) => (id, range),
-            Past::LaterOn => {
-                tokio::time::sleep(HISTORY_PAUSE).await;
+            Past::LaterOn(at) => {
+                tokio::time::sleep_until(at).await;
                 continue;
             }
             Past::Over => return,
         };
-        let end = Offset(to.0.min(from.0 + PIECE as u64));
-        let records = match read_range(&dispatch, from, end).await {
-            Ok(records) => records,
-            Err(error) => {
-                error!(%from, %end, %error, "cannot read events that a new trigger is to see");
-                waits.wait().await;
-                continue;
+        let find = move |table: &Table, records: &[Record]| matched_by(table, id, records);
+        match read_piece(&dispatch, from, to, find).await {
+            Ok((piece, matches, table)) => {
+                resting.remove(&id);
+                let steps = dispatch.core().route_past(id, from, piece.end, matches, &table);
+                dispatch.start(steps.unwrap_or_default());
             }
-        };
-        waits = Waits::default();
-        let steps = {
-            let mut core = dispatch.core();
-            let table = Arc::clone(&core.table);
-            // A reload may have removed it meanwhile.
-            let Some(rule) = table.rule(id) else { continue };
-            let matched = records
-                .iter()
-                .filter(|record| rule.matches(&Facts::of(&record.event), &record.via, record.offset));
-            let matches = matched.map(|record| (record.offset, vec![id])).collect();
-            let epoch = core.state.set.epoch;
-            core.routed(Routed { epoch, from, to: Offset(end.0 - 1), matches, only: Some(id) })
-        };
-        dispatch.start(steps);
+            Err(error) => {
+                let (until, waits) = resting.entry(id).or_insert_with(|| (Instant::now(), Waits::default()));
+                *until = Instant::now() + waits.next();
+                let text = format!("the past of the trigger waits for offset {from}: {error}");
+                say_unreadable(&dispatch, id, &text);
+            }
+        }
     }
+}
+
+/// What a trigger matches of some events.
+fn matched_by(table: &Table, id: TriggerId, records: &[Record]) -> Matches {
+    let Some(rule) = table.rule(id) else { return Vec::new() };
+    let matched =
+        records.iter().filter(|record| rule.matches(&Facts::of(&record.event), &record.via, record.offset));
+    matched.map(|record| (record.offset, vec![id])).collect()
+}
+
+/// Says what a trigger waits for, in the log and where the trigger is shown.
+fn say_unreadable(dispatch: &Dispatch, id: TriggerId, text: &str) {
+    let mut core = dispatch.core();
+    let Some(runtime) = core.runtime_mut(id) else { return };
+    error!(trigger = %runtime.active.name, "{text}");
+    runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error: text.to_owned() });
 }
 
 /// The past that is to be routed next.
 enum Past {
     Of(TriggerId, (Offset, Offset)),
-    /// Those that have one have no room for it.
-    LaterOn,
+    /// Those that have one have no room for it, or it could not be read.
+    LaterOn(Instant),
     Over,
 }
 
-fn next_history(core: &mut Core) -> Past {
-    let share = core.share();
-    let with_past =
-        core.state.triggers.iter().filter_map(|(id, trigger)| Some((*id, trigger, trigger.history?)));
-    let mut with_past = with_past.filter(|(id, ..)| core.runtimes.contains_key(id)).peekable();
-    if with_past.peek().is_none() || core.is_stopping {
-        drop(with_past);
-        core.is_routing_history = false;
-        return Past::Over;
+fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Waits)>) -> Past {
+    let (share, now) = (core.share(), Instant::now());
+    let mut later = None;
+    if !core.is_stopping {
+        for (id, trigger) in &core.state.triggers {
+            let Some(range) = trigger.history.filter(|_| core.runtimes.contains_key(id)) else { continue };
+            let rests_until = resting.get(id).map(|(until, _)| *until).filter(|until| *until > now);
+            // The past is matched below what is outstanding, and so is taken up whether there is room or not.
+            let has_room = trigger.outstanding.len() < share;
+            if has_room && rests_until.is_none() {
+                return Past::Of(*id, range);
+            }
+            let at = rests_until.unwrap_or(now + HISTORY_PAUSE);
+            later = Some(later.map_or(at, |later: Instant| later.min(at)));
+        }
     }
-    // The past is matched below what is outstanding, and so is taken up whether there is room or not.
-    let has_room = with_past.find(|(_, trigger, _)| trigger.outstanding.len() < share);
-    has_room.map_or(Past::LaterOn, |(id, _, range)| Past::Of(id, range))
+    later.map_or_else(
+        || {
+            core.is_routing_history = false;
+            Past::Over
+        },
+        Past::LaterOn,
+    )
 }
 
 /// Waits between attempts to read what could not be read, longer each time.
@@ -151,32 +192,79 @@ impl Default for Waits {
 }
 
 impl Waits {
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(UNREADABLE_WAIT_MAX);
+    fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(UNREADABLE_WAIT_MAX);
+        wait
     }
 }
 
-async fn read_range(dispatch: &Dispatch, from: Offset, end: Offset) -> Result<Vec<Record>, ReadError> {
-    let reader = Arc::clone(dispatch.log().reader());
-    blocking(move || events(&reader, from, end)).await.unwrap_or(Err(ReadError::Absent(from)))
+/// Offsets, and the triggers that each matches.
+pub type Matches = Vec<(Offset, Vec<TriggerId>)>;
+
+/// Events from an offset on, all that are not lost for good.
+pub struct Piece {
+    pub records: Vec<Record>,
+    /// They are those before this.
+    pub end: Offset,
 }
 
-fn events(reader: &Reader, from: Offset, end: Offset) -> Result<Vec<Record>, ReadError> {
-    let mut records = Vec::new();
+/// Reads some of the events in a range and finds what they match, off the lock; also says with what they were matched.
+async fn read_piece(
+    dispatch: &Dispatch,
+    from: Offset,
+    to: Offset,
+    find: impl FnOnce(&Table, &[Record]) -> Matches + Send + 'static,
+) -> Result<(Piece, Matches, Arc<Table>), ReadError> {
+    let reader = Arc::clone(dispatch.log().reader());
+    let (table, gaps) = {
+        let core = dispatch.core();
+        (Arc::clone(&core.table), core.state.gaps.clone())
+    };
+    let read = move || {
+        let piece = piece(&reader, from, to, &gaps)?;
+        let matches = find(&table, &piece.records);
+        Ok((piece, matches, table))
+    };
+    blocking(read).await.unwrap_or(Err(ReadError::Absent(from)))
+}
+
+/// Reads some of the events in a range, those that a gap took left out. Blocks on the disk.
+pub fn piece(reader: &Reader, from: Offset, to: Offset, gaps: &[Gap]) -> Result<Piece, ReadError> {
+    let end = Offset(to.0.min(from.0 + PIECE as u64));
+    let (mut found, mut bytes) = (Vec::new(), 0);
     reader.walk(from, &mut |record, _| {
-        if let LogRecord::Event(record) = record {
-            if record.offset >= end {
-                return false;
-            }
-            if record.offset >= from && records.last().is_none_or(|last: &Record| last.offset < record.offset)
-            {
-                records.push(record);
+        let LogRecord::Event(record) = record else { return true };
+        let is_next = found.last().is_none_or(|last: &Record| last.offset < record.offset);
+        if record.offset >= from && record.offset < end && is_next {
+            bytes += record.event.data().map_or(0, |data| data.bytes.len());
+            found.push(record);
+        }
+        found.last().is_none_or(|last| last.offset.next() < end) && bytes < PIECE_BYTES
+    })?;
+    let mut piece = Piece { records: Vec::with_capacity(found.len()), end: from };
+    let until = if bytes < PIECE_BYTES { end } else { found.last().map_or(end, |last| last.offset.next()) };
+    let kept_from = reader.first_offset();
+    let mut found = found.into_iter().peekable();
+    while piece.end < until {
+        let offset = piece.end;
+        if let Some(record) = found.next_if(|record| record.offset == offset) {
+            piece.records.push(record);
+        } else if offset < kept_from {
+            warn!(from = %offset, to = %kept_from, "retention was faster than the trigger that was to see these events");
+            piece.end = kept_from.min(to);
+            continue;
+        } else if !gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
+            // It may be whole in a frame that is not.
+            match reader.read(offset) {
+                Ok(record) => piece.records.push(Arc::unwrap_or_clone(record)),
+                Err(error) if offset == from => return Err(error),
+                Err(_) => break,
             }
         }
-        true
-    })?;
-    Ok(records)
+        piece.end = offset.next();
+    }
+    Ok(piece)
 }
 
 /// Has a trigger that fell behind fetch its matches, as long as it has room for them.
@@ -191,8 +279,9 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
             match catch_up(&dispatch, id).await {
                 Ok(()) => waits = Waits::default(),
                 Err(error) => {
-                    error!(trigger = id.0, %error, "cannot read match records");
-                    waits.wait().await;
+                    let text = format!("cannot read what the trigger matched: {error}");
+                    say_unreadable(&dispatch, id, &text);
+                    tokio::time::sleep(waits.next()).await;
                 }
             }
             let steps = {
@@ -214,27 +303,64 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
 
 /// One piece of a trigger's matches, from memory if they are there, else from the log.
 pub async fn catch_up(dispatch: &Dispatch, id: TriggerId) -> Result<(), ReadError> {
-    let Some(from) = dispatch.core().catch_up_from_memory(id) else { return Ok(()) };
+    let (from, gaps) = {
+        let mut core = dispatch.core();
+        let Some(from) = core.catch_up_from_memory(id) else { return Ok(()) };
+        (from, core.state.gaps.clone())
+    };
     let reader = Arc::clone(dispatch.log().reader());
-    let found = blocking(move || matches(&reader, id, from)).await;
+    let found = blocking(move || matches(&reader, id, from, &gaps)).await;
     let (offsets, next) = found.unwrap_or(Err(ReadError::Absent(from)))?;
     dispatch.core().catch_up(id, from, &offsets, next);
     Ok(())
 }
 
-fn matches(reader: &Reader, id: TriggerId, from: Offset) -> Result<(Vec<Offset>, Offset), ReadError> {
+/// Matches of a trigger from an offset on, and where those that were not read begin. Records that cannot be read may hold
+/// some: it goes no further than to these.
+fn matches(
+    reader: &Reader,
+    id: TriggerId,
+    from: Offset,
+    gaps: &[Gap],
+) -> Result<(Vec<Offset>, Offset), ReadError> {
     let (mut offsets, mut next) = (Vec::new(), from);
-    reader.matches(from, &mut |routed| {
-        if routed.to < from || routed.only.is_some_and(|only| only != id) {
-            return true;
+    let mut unread = None;
+    // What was recorded in a place that is lost was routed again, and is recorded behind what came after it.
+    let is_in_order = gaps.is_empty();
+    reader.walk_all(from, &mut |passed| match passed {
+        Passed::Record(LogRecord::Routed(routed), _) => {
+            if routed.to < from || routed.only.is_some_and(|only| only != id) {
+                return true;
+            }
+            let matched = routed.matches.iter().filter(|(offset, ids)| *offset >= from && ids.contains(&id));
+            offsets.extend(matched.map(|(offset, _)| *offset));
+            next = next.max(routed.to.next());
+            if offsets.len() > 2 * MATCHES_MAX {
+                keep_lowest(&mut offsets);
+            }
+            offsets.len() < MATCHES_MAX || !is_in_order
         }
-        let matched = routed.matches.iter().filter(|(offset, ids)| *offset >= from && ids.contains(&id));
-        offsets.extend(matched.map(|(offset, _)| *offset));
-        next = next.max(routed.to.next());
-        offsets.len() < MATCHES_MAX
+        Passed::Record(..) => true,
+        Passed::Damage(place) => {
+            // Matches are recorded behind their events.
+            let may_tell_of_it = place.next_offset > from && !gaps.iter().any(|gap| place.is_within(gap));
+            unread = may_tell_of_it.then_some(place);
+            unread.is_none()
+        }
     })?;
-    offsets.sort_unstable();
-    offsets.dedup();
+    if let Some(Unread { file, start, .. }) = unread.filter(|_| next == from) {
+        return Err(ReadError::Damaged { offset: from, file, at: start });
+    }
+    let next = keep_lowest(&mut offsets).map_or(next, |left_out| left_out.min(next));
     debug!(trigger = id.0, from = %from, to = %next, "fetched {} matches from the log", offsets.len());
     Ok((offsets, next))
+}
+
+/// Sorts matches and keeps so many of them; returns the first that was left out.
+fn keep_lowest(offsets: &mut Vec<Offset>) -> Option<Offset> {
+    offsets.sort_unstable();
+    offsets.dedup();
+    let left_out = offsets.get(MATCHES_MAX).copied();
+    offsets.truncate(MATCHES_MAX);
+    left_out
 }

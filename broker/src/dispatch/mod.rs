@@ -135,9 +135,22 @@ impl Dispatch {
 
     /// Routes what becomes durable, until the log ends. What a former run left unrouted comes first.
     pub async fn route(self, mut tail: mpsc::Receiver<Vec<Arc<Record>>>) {
-        history::route_leftovers(&self).await;
+        history::route_leftovers(&self, &mut tail).await;
         while let Some(records) = tail.recv().await {
-            let steps = self.core().route(&records);
+            let mut table = {
+                let mut core = self.core();
+                core.stored(&records);
+                Arc::clone(&core.table)
+            };
+            let steps = loop {
+                let matches = table.match_all(&records);
+                let mut core = self.core();
+                match core.route(&records, matches, &table) {
+                    Some(steps) => break steps,
+                    // There was a reload meanwhile.
+                    None => table = Arc::clone(&core.table),
+                }
+            };
             self.start(steps);
         }
     }
@@ -178,7 +191,8 @@ impl Dispatch {
         history::catch_up_if_behind(self, id);
     }
 
-    /// Starts no further attempt and waits for those under way, so long at most. Returns how many were left.
+    /// Starts no further attempt, tells no further dead letter, and waits for those under way, so long at most. Returns how
+    /// many were left.
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.core().is_stopping = true;
         let mut in_flight = self.shared.in_flight.subscribe();

@@ -12,7 +12,7 @@ use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
 use crate::routing::{Rule, Table};
 use crate::sink::{OpenError, Sink};
-use crate::store::{LogRecord, Offset, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
+use crate::store::{LogRecord, Offset, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
 
 /// A trigger, its sink and its dead-letter sink.
 type Opened = (config::Trigger, Arc<Sink>, Option<Arc<Sink>>);
@@ -65,7 +65,7 @@ pub(super) fn prepare_with(
 impl Dispatch {
     /// Puts triggers in force. The set is in the log before anything is matched with it.
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
-        let births = self.births(&prepared).await;
+        let births = self.births(&prepared).await?;
         let record = {
             let mut core = self.core();
             let (next_trigger, next_offset) = (core.state.next_trigger, core.state.next_offset);
@@ -91,8 +91,9 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Where triggers begin that are to begin at a time; it is read from the log, and not under the lock.
-    async fn births(&self, prepared: &Prepared) -> BTreeMap<String, Offset> {
+    /// Where triggers begin that are to begin at a time; it is read from the log, and not under the lock. None of them
+    /// begins when that cannot be found: nowhere else would be right.
+    async fn births(&self, prepared: &Prepared) -> Result<BTreeMap<String, Offset>, Refusal> {
         let starts = prepared.triggers.iter().filter_map(|(name, (trigger, ..))| match trigger.start {
             Start::At(ms) => Some((name.clone(), u64::try_from(ms).unwrap_or(0))),
             Start::Latest | Start::Earliest => None,
@@ -104,14 +105,21 @@ impl Dispatch {
             starts.retain(|(name, _)| !known.contains(&**name));
         }
         if starts.is_empty() {
-            return BTreeMap::new();
+            return Ok(BTreeMap::new());
         }
         let reader = Arc::clone(self.log().reader());
         let find = move || {
-            let found = starts.into_iter().map(|(name, ms)| Some((name, first_received_at(&reader, ms)?)));
-            found.flatten().collect()
+            let mut births = BTreeMap::new();
+            for (name, ms) in starts {
+                let found = first_received_at(&reader, ms).map_err(|error| Refusal::Unavailable {
+                    reason: format!("cannot find where trigger `{name}` begins: {error}"),
+                })?;
+                births.extend(found.map(|offset| (name, offset)));
+            }
+            Ok(births)
         };
-        history::blocking(find).await.unwrap_or_default()
+        let failed = || Refusal::Unavailable { reason: "the search for where triggers begin failed".into() };
+        history::blocking(find).await.ok_or_else(failed)?
     }
 
     fn install(&self, prepared: Prepared) -> Vec<TriggerId> {
@@ -221,17 +229,20 @@ fn describe(trigger: &config::Trigger) -> serde_json::Value {
     described
 }
 
-/// The first event received at or after a time.
-fn first_received_at(reader: &Reader, ms: u64) -> Option<Offset> {
+/// Behind the last event received before a time, if there may be one that was received later: what cannot be read there
+/// is not begun behind.
+fn first_received_at(reader: &Reader, ms: u64) -> Result<Option<Offset>, ReadError> {
     let segments = reader.segments();
-    let within = segments.iter().find(|segment| segment.extent().last_received_ms >= ms)?;
-    let mut found = None;
-    let walked = reader.walk(within.header.first_offset, &mut |record, _| match record {
-        LogRecord::Event(record) if record.received_at_ms >= ms => {
-            found = Some(record.offset);
-            false
+    let within = segments.iter().find(|segment| segment.extent().last_received_ms >= ms);
+    let Some(within) = within else { return Ok(None) };
+    let mut first = within.header.first_offset;
+    reader.walk(first, &mut |record, _| match record {
+        LogRecord::Event(record) if record.received_at_ms >= ms => false,
+        LogRecord::Event(record) => {
+            first = record.offset.next();
+            true
         }
         _ => true,
-    });
-    walked.ok().and(found)
+    })?;
+    Ok(Some(first))
 }

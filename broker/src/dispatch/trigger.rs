@@ -87,6 +87,8 @@ pub struct Runtime {
     /// Set aside without counting an attempt, and until when.
     postponed: Postponed,
     order: Option<Order>,
+    /// The order has changed: nothing is begun while attempts are under way whose keys it does not know.
+    drains_first: bool,
     hasher: RandomState,
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
@@ -163,6 +165,7 @@ impl Runtime {
             ready: fresh_redrives(active.id, state).collect(),
             postponed: Postponed::default(),
             order,
+            drains_first: false,
             hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
@@ -183,6 +186,7 @@ impl Runtime {
         self.reset_rate();
         if !same_order {
             // Everything that waits is taken up anew, in log order, under the new keys.
+            self.drains_first = true;
             self.order = (self.active.config.delivery.order != config::Order::None).then(Order::default);
             self.admitted = Offset(0);
             self.ready.clear();
@@ -224,23 +228,31 @@ impl Runtime {
         self.postponed.push(until_ms, id);
     }
 
-    /// An attempt has ended; `is_settled` when there will be no other.
-    pub fn ended(&mut self, id: DeliveryId, due_ms: Option<u64>) {
+    /// An attempt has ended; `due_ms` is when the next one may be made, and without it there will be none.
+    pub fn ended(&mut self, id: DeliveryId, due_ms: Option<u64>, state: Option<&TriggerState>) {
         self.in_flight.remove(&id);
         match due_ms {
             Some(due) => self.retry_due_ms = self.retry_due_ms.min(due),
-            None => self.release_key(id),
+            None => self.release_key(id, state),
         }
     }
 
-    fn release_key(&mut self, id: DeliveryId) {
-        if let Some(next) = self.order.as_mut().and_then(|order| order.release(id)) {
+    fn release_key(&mut self, id: DeliveryId, state: Option<&TriggerState>) {
+        let Some(next) = self.order.as_mut().and_then(|order| order.release(id)) else { return };
+        let was_tried = state.and_then(|state| state.slot(next)).is_some_and(|slot| slot.attempts > 0);
+        if was_tried {
+            // It has its turn, and a time to wait for besides.
+            self.retry_due_ms = 0;
+        } else {
             self.ready.push_front(next);
         }
     }
 
     /// Forgets waits, so that every waiting retry goes at once.
     pub fn retry_all_now(&mut self, state: &TriggerState) {
+        while let Some(id) = self.postponed.pop_due(u64::MAX) {
+            self.ready.push_back(id);
+        }
         let order = self.order.as_ref();
         let waiting =
             state.outstanding.iter().filter(|slot| slot.attempts > 0 && slot.offset() < self.admitted);
@@ -273,6 +285,10 @@ impl Runtime {
         if state.paused.is_some() || self.in_flight.len() >= self.active.config.delivery.concurrency {
             return Err(None);
         }
+        if self.drains_first && !self.in_flight.is_empty() {
+            return Err(None);
+        }
+        self.drains_first = false;
         self.look_at_retries(state, base_ms, now_ms);
         let (id, record) = match self.next(state, reader) {
             Next::Delivery(id, record) => (id, record),
@@ -318,7 +334,10 @@ impl Runtime {
                 continue;
             }
             let id = DeliveryId { trigger, offset: slot.offset(), redrive };
-            match self.in_flight.contains(&id) || self.postponed.contains(id) {
+            match self.in_flight.contains(&id)
+                || self.postponed.contains(id)
+                || (redrive == 0 && self.is_held(id.offset))
+            {
                 true => {}
                 false if due.len() == READY_MAX => next = now_ms,
                 false => due.push((at, id)),
@@ -413,6 +432,11 @@ impl Runtime {
             return None;
         }
         Some(now_ms + (((1.0 - bucket.tokens) / bucket.per_second) * 1e3).ceil().max(1.0) as u64)
+    }
+
+    /// Waits for what was begun before its order changed.
+    pub fn is_draining(&self) -> bool {
+        self.drains_first
     }
 
     /// Held back because an earlier event with the same key is not settled.

@@ -35,6 +35,19 @@ enum Taken {
     Answered(String),
 }
 
+/// Why nothing was taken.
+enum NotTaken {
+    /// It is no delivery at all.
+    Method,
+    Refused(Refused),
+}
+
+impl<R: Into<Refused>> From<R> for NotTaken {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
 /// Keeps a flood of refused deliveries from being a flood in the log.
 #[derive(Debug, Default)]
 pub(super) struct Denials(Mutex<HashMap<String, (Option<Instant>, u64)>>);
@@ -60,7 +73,7 @@ pub(super) async fn hooks(
     request: Request,
 ) -> Response {
     match *request.method() {
-        Method::POST => {}
+        Method::POST | Method::GET => {}
         Method::OPTIONS => return handshake::answer(request.headers(), &intake.ingress.webhook_origins),
         _ => return not_allowed("deliveries are sent with POST"),
     }
@@ -75,7 +88,8 @@ pub(super) async fn hooks(
             response.headers_mut().insert(header::CONTENT_TYPE, text);
             response
         }
-        Err(refused) => return refusal_response(&refused, &metrics),
+        Err(NotTaken::Method) => return not_allowed("deliveries are sent with POST"),
+        Err(NotTaken::Refused(refused)) => return refusal_response(&refused, &metrics),
     };
     if has_query {
         // The query may hold a token (CloudEvents webhook specification, section 3.2).
@@ -84,19 +98,24 @@ pub(super) async fn hooks(
     response
 }
 
-async fn take(intake: &Intake, source: &str, request: Request) -> Result<Taken, Refused> {
+async fn take(intake: &Intake, source: &str, request: Request) -> Result<Taken, NotTaken> {
     let Intake { ingress, budget, denials } = intake;
     ingress.gate.check().map_err(Refused::Gate)?;
     let open = match ingress.hooks.find(source) {
-        Found::Nothing => return Err(Refused::NoHook),
-        Found::Closed => return Err(Refused::Paused),
+        Found::Nothing => return Err(Refused::NoHook.into()),
+        Found::Closed => return Err(Refused::Paused.into()),
         Found::Open(open) => open,
     };
-    let (head, body) = request.into_parts();
+    let (mut head, mut body) = request.into_parts();
+    if head.method == Method::GET {
+        let payload = open.hook.queried(&head.headers, head.uri.query()).ok_or(NotTaken::Method)?;
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        body = Body::from(payload);
+    }
     check_content_encoding(&head.headers)?;
     let denied = |denied: Denied| {
         denials.say(source, &denied);
-        Refused::Denied
+        NotTaken::Refused(Refused::Denied)
     };
     let now_ms = clock::wall_ms().cast_signed();
     let claim = open.hook.claim(&head.headers, head.uri.query(), now_ms / 1000).map_err(denied)?;
@@ -109,7 +128,8 @@ async fn take(intake: &Intake, source: &str, request: Request) -> Result<Taken, 
     let events = match open.hook.to_events(&record) {
         Ok(events) => events,
         Err(unfit) => {
-            return put_aside(open.clone(), record, unfit, ingress.limits.put_aside_bytes, share).await;
+            let kept = put_aside(open.clone(), record, unfit, ingress.limits.put_aside_bytes, share).await;
+            return Ok(kept?);
         }
     };
     drop(record);

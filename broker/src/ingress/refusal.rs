@@ -65,7 +65,7 @@ impl Refused {
             }
             Self::Store(Refusal::Conflict { .. }) => Reason::Conflict,
             Self::ContentEncoding(_) => Reason::MediaType,
-            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::TooLarge { .. } | Self::Store(Refusal::TooLarge { .. }) => Reason::TooLarge,
             Self::Late => Reason::Timeout,
             Self::BrokenBody => Reason::Malformed,
             Self::Event(rejection) => event_reason(rejection),
@@ -124,6 +124,7 @@ fn store(refusal: &Refusal) -> Problem {
         Refusal::Conflict { .. } => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.to_string()).field("id")
         }
+        Refusal::TooLarge { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, refusal.to_string()),
         Refusal::Full { .. } | Refusal::Unavailable { .. } => {
             unavailable(refusal.to_string(), STORE_RETRY_SECONDS)
         }

@@ -8,7 +8,7 @@ use sluice_language::{Facts, Filter, Paths, Subject};
 use sluice_schemas::Event;
 use tracing::warn;
 
-use crate::store::{Offset, TriggerId};
+use crate::store::{Offset, Record, TriggerId};
 
 /// What decides whether a trigger matches an event.
 #[derive(Clone, Debug)]
@@ -105,6 +105,15 @@ impl Table {
 
     pub fn rule(&self, trigger: TriggerId) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.trigger == trigger)
+    }
+
+    /// Events that match some triggers, and which, in the order of the events.
+    pub fn match_all<R: std::borrow::Borrow<Record>>(&self, records: &[R]) -> Vec<(Offset, Vec<TriggerId>)> {
+        let matched = records.iter().map(|record| {
+            let record: &Record = record.borrow();
+            (record.offset, self.matches(&record.event, &record.via, record.offset))
+        });
+        matched.filter(|(_, triggers)| !triggers.is_empty()).collect()
     }
 
     /// The triggers that an event matches, in a fixed order. Data is parsed only if a filter looks into it. A rule with a term

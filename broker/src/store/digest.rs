@@ -1,5 +1,6 @@
 //! What makes two events the same: digests of key and content.
 
+use sluice_adapters::Aside;
 use sluice_schemas::Event;
 
 use super::record::Digest;
@@ -22,6 +23,21 @@ pub fn content(event: &Event) -> Digest {
         &[u8::from(event.data().is_some())],
         event.data().map(|data| &*data.bytes).unwrap_or_default(),
     ])
+}
+
+/// Of all that a source received at a position: the same again is the same record, and not only one like it.
+pub fn aside(source: &str, aside: &Aside) -> Digest {
+    let Aside { record, size, .. } = aside;
+    let mut parts: Vec<&[u8]> = vec![source.as_bytes(), record.position.as_bytes()];
+    for part in [record.key.as_deref(), record.body.as_deref()] {
+        parts.extend([if part.is_some() { b"1" } else { b"0" }, part.unwrap_or_default()]);
+    }
+    let size = size.to_le_bytes();
+    parts.push(&size);
+    // RabbitMQ counts in a header how often it delivered.
+    let headers = record.headers.iter().filter(|(name, _)| name != "x-delivery-count");
+    parts.extend(headers.flat_map(|(name, value)| [name.as_bytes(), value]));
+    digest(&parts)
 }
 
 fn digest(parts: &[&[u8]]) -> Digest {

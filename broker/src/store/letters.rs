@@ -77,7 +77,7 @@ impl Kept {
         let mut offsets: Vec<_> = deliveries.iter().map(|id| id.offset).collect();
         offsets.sort_unstable();
         offsets.dedup();
-        Self { offsets, deliveries, asides: state.asides.keys().copied().collect() }
+        Self { offsets, deliveries, asides: state.asides.iter().map(|(number, _)| number).collect() }
     }
 
     pub fn needs(&self, key: Key) -> bool {

@@ -88,7 +88,7 @@ pub use metrics::{Measures, SyncTimes};
 pub use open::open_stepwise;
 pub use open::{OpenError, Opened, Options, Recovery, Upkeep, open};
 pub use queue::{Append, NewEvent};
-pub use reader::{ReadError, Reader};
+pub use reader::{Passed, ReadError, Reader, Unread};
 pub use record::{
     Aside, AsidesGone, Attempted, DeliveryId, Digest, Gap, LogRecord, Mark, Next, Pause, Purge, Record,
     Redrive, Routed, SourcePause, TriggerEntry, TriggerSet,

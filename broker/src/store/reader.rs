@@ -5,11 +5,14 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Offset;
-use super::format::{self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, RecordType, SEGMENT_HEADER_BYTES};
+use super::format::{
+    self, FRAME_HEADER_BYTES, FrameHeader, RECORD_HEADER_BYTES, RawRecord, RecordType, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+};
 use super::letters::Letters;
-use super::record::{Aside, Attempted, LogRecord, Record, Routed};
+use super::record::{Aside, Attempted, Gap, LogRecord, Record};
 use super::scan::{FileWindow, file_name};
-use super::segment::Segment;
+use super::segment::{Segment, segment_name};
 
 /// Why an event cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,33 @@ pub struct Reader {
     letters: Letters,
     segments: RwLock<Vec<Arc<Segment>>>,
     tail: Mutex<Tail>,
+}
+
+/// What a walk comes by.
+#[derive(Debug)]
+pub enum Passed {
+    /// A record, and the number of its frame.
+    Record(LogRecord, u64),
+    /// Frames that were on disk once and cannot be read; the walk goes on behind them.
+    Damage(Unread),
+}
+
+/// A place in the log that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub file: String,
+    pub segment: u64,
+    pub start: u64,
+    pub end: u64,
+    /// Records behind this place are about events from here on, and about those before.
+    pub next_offset: Offset,
+}
+
+impl Unread {
+    /// Whether a gap on the log says that all of this is lost.
+    pub fn is_within(&self, gap: &Gap) -> bool {
+        gap.segment == self.segment && gap.start <= self.start && self.end <= gap.end
+    }
 }
 
 /// The newest events, so many bytes of them.
@@ -200,17 +230,28 @@ impl Reader {
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
-    /// that recovery wrote again is visited once. From 0 on, what stands in front of the first event is visited too.
+    /// that recovery wrote again is visited once, and one that is damaged is passed over. From 0 on, what stands in front
+    /// of the first event is visited too.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
-        let (mut last_frame, mut number) = (0, 0);
+        self.walk_all(from, &mut |passed| match passed {
+            Passed::Record(record, frame) => visit(record, frame),
+            Passed::Damage(_) => true,
+        })
+    }
+
+    /// Walks as [`Self::walk`] does, and says where something cannot be read.
+    pub fn walk_all(&self, from: Offset, visit: &mut dyn FnMut(Passed) -> bool) -> Result<(), ReadError> {
+        let (mut walk, mut number) = (Walk::default(), 0);
         while let Some(segment) = self.oldest_above(number) {
             number = segment.number();
             let extent = segment.extent();
             if extent.next_offset < from && extent.last_frame.is_some() {
                 continue;
             }
-            let at = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
-            if !walk_frames(&segment, at, &mut last_frame, visit)? {
+            let start = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
+            // Its header, and no lease: whoever walks holds one segment at a time.
+            let next = self.oldest_above(number).map(|next| next.header);
+            if !walk.segment(&segment, next, start, visit)? {
                 return Ok(());
             }
         }
@@ -223,16 +264,11 @@ impl Reader {
         segment: &Segment,
         visit: &mut dyn FnMut(LogRecord, u64) -> bool,
     ) -> Result<(), ReadError> {
-        walk_frames(segment, SEGMENT_HEADER_BYTES, &mut 0, visit).map(drop)
-    }
-
-    /// Matches on the log from an offset on: ranges in order, until one ends at or behind `to` or `limit` matches of
-    /// the trigger are read.
-    pub fn matches(&self, from: Offset, visit: &mut dyn FnMut(&Routed) -> bool) -> Result<(), ReadError> {
-        self.walk(from, &mut |record, _| match record {
-            LogRecord::Routed(routed) => visit(&routed),
-            _ => true,
-        })
+        let visit = &mut |passed| match passed {
+            Passed::Record(record, frame) => visit(record, frame),
+            Passed::Damage(_) => true,
+        };
+        Walk::default().segment(segment, None, SEGMENT_HEADER_BYTES, visit).map(drop)
     }
 
     fn segment_of(&self, offset: Offset) -> Option<Arc<Segment>> {
@@ -251,36 +287,115 @@ fn size(record: &Record) -> usize {
     RECORD_OVERHEAD_BYTES + record.event.data().map_or(0, |data| data.bytes.len())
 }
 
-/// Walks the frames of a segment that come after `last_frame`; says whether to go on with the next segment.
-fn walk_frames(
-    segment: &Segment,
-    mut at: u64,
-    last_frame: &mut u64,
-    visit: &mut dyn FnMut(LogRecord, u64) -> bool,
-) -> Result<bool, ReadError> {
-    let end = segment.extent().end;
-    let io = |source| ReadError::Io { file: file_name(segment), source };
-    let mut window = FileWindow::new(segment);
-    while let Some((position, header)) = window.frame(at, end, *last_frame).map_err(io)? {
-        at = position;
-        // Recovery wrote the last frame a second time, at the start of the next segment.
-        if header.frame > *last_frame
-            && let Some(records) = window.records(at, &header).map_err(io)?
-        {
-            *last_frame = header.frame;
-            let mut offset = header.first_offset;
-            for raw in records {
-                if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
-                    if matches!(record, LogRecord::Event(_)) {
-                        offset = offset.next();
-                    }
-                    if !visit(record, header.frame) {
-                        return Ok(false);
-                    }
+/// How far a walk has come.
+#[derive(Default)]
+struct Walk {
+    /// The last frame that was passed; unknown at first when the walk begins within a segment.
+    last_frame: Option<u64>,
+    /// The segment that was walked before, and where its last frame ends.
+    before: Option<(u64, String, u64)>,
+}
+
+impl Walk {
+    /// Walks the frames of a segment that come after those that were passed; says whether to go on with the next segment.
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        next: Option<SegmentHeader>,
+        mut at: u64,
+        visit: &mut dyn FnMut(Passed) -> bool,
+    ) -> Result<bool, ReadError> {
+        let end = segment.extent().end;
+        let io = |source| ReadError::Io { file: file_name(segment), source };
+        let before_first = segment.header.first_frame.saturating_sub(1);
+        if at == SEGMENT_HEADER_BYTES {
+            let is_missing = self.last_frame.is_some_and(|last| before_first > last);
+            if is_missing && !visit(Passed::Damage(self.before(segment))) {
+                return Ok(false);
+            }
+            self.last_frame = Some(self.last_frame.map_or(before_first, |last| last.max(before_first)));
+        }
+        let mut window = FileWindow::new(segment);
+        while at < end {
+            let last_frame = self.last_frame.unwrap_or(before_first);
+            let header = window.header(at).map_err(io)?;
+            if let Some(header) = header
+                // Recovery wrote the last frame a second time, at the start of the next segment.
+                && self.last_frame.is_some_and(|last| header.frame <= last)
+            {
+                at += header.span();
+                continue;
+            }
+            if let Some(header) = header
+                && let Some(records) = window.records(at, &header).map_err(io)?
+            {
+                let is_missing = self.last_frame.is_some_and(|last| header.frame > last + 1);
+                if is_missing && !visit(Passed::Damage(unread(segment, at, at, header.first_offset))) {
+                    return Ok(false);
                 }
+                self.last_frame = Some(header.frame);
+                if !visit_records(&records, &header, visit) {
+                    return Ok(false);
+                }
+                at += header.span();
+                continue;
+            }
+            let following = window.next_header(at, last_frame).map_err(io)?;
+            let (until, next_offset) = match following.filter(|(position, _)| *position < end) {
+                Some((position, header)) => {
+                    self.last_frame = Some(header.frame.saturating_sub(1));
+                    (position, header.first_offset)
+                }
+                // What a snapshot covers is as long as its file: behind the last frame is unused space, or a torn tail.
+                None if next.is_some_and(|next| next.first_frame <= last_frame + 1) => break,
+                None => {
+                    self.last_frame = next.map(|next| next.first_frame.saturating_sub(1)).or(self.last_frame);
+                    (end, next.map_or(segment.extent().next_offset, |next| next.first_offset))
+                }
+            };
+            if !visit(Passed::Damage(unread(segment, at, until, next_offset))) {
+                return Ok(false);
+            }
+            at = until;
+        }
+        self.before = Some((segment.number(), file_name(segment), at));
+        Ok(true)
+    }
+
+    /// The place before a segment that does not go on where the last one ended.
+    fn before(&self, segment: &Segment) -> Unread {
+        let next_offset = segment.header.first_offset;
+        match &self.before {
+            Some((number, file, at)) if number + 1 == segment.number() => {
+                Unread { file: file.clone(), segment: *number, start: *at, end: *at, next_offset }
+            }
+            before => {
+                let missing = before.as_ref().map_or(segment.number(), |(number, ..)| number + 1);
+                Unread { file: segment_name(missing), segment: missing, start: 0, end: 0, next_offset }
             }
         }
-        at += header.span();
     }
-    Ok(true)
+}
+
+fn unread(segment: &Segment, start: u64, end: u64, next_offset: Offset) -> Unread {
+    Unread { file: file_name(segment), segment: segment.number(), start, end, next_offset }
+}
+
+/// Visits the records of a whole frame; says whether to go on.
+fn visit_records(
+    records: &[RawRecord<'_>],
+    header: &FrameHeader,
+    visit: &mut dyn FnMut(Passed) -> bool,
+) -> bool {
+    let mut offset = header.first_offset;
+    for raw in records {
+        let decoded = LogRecord::decode(raw, offset);
+        offset = if raw.kind == RecordType::Event as u8 { offset.next() } else { offset };
+        if let Ok(Some(record)) = decoded
+            && !visit(Passed::Record(record, header.frame))
+        {
+            return false;
+        }
+    }
+    true
 }

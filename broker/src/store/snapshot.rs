@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::open::Identity;
-use super::record::LogRecord;
+use super::record::{Gap, LogRecord};
 use super::scan::{self, Found, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::state::{State, TriggerState};
@@ -112,13 +112,36 @@ impl Folded {
             at: SEGMENT_HEADER_BYTES,
             frame: first.header.first_frame.saturating_sub(1),
         };
+        // Up to where the matches of each are known, and which triggers know no more of theirs.
+        let mut read_to: BTreeMap<TriggerId, Offset> = behind.iter().copied().collect();
+        let mut unread: BTreeSet<TriggerId> = BTreeSet::new();
+        let mut last = start;
         scan::scan(segments, start, first.header.first_offset, &mut |found| {
-            if found.is_repeated || found.header.frame > self.position.frame {
+            if found.is_repeated || last.frame >= self.position.frame {
+                return Ok(());
+            }
+            if found.header.frame > last.frame + 1 && !is_accepted(&self.state.gaps, last, found) {
+                // Matches are recorded behind their events.
+                let concerned = behind.iter().filter(|(_, from)| *from < found.header.first_offset);
+                unread.extend(concerned.map(|(id, _)| *id));
+            }
+            last = Position {
+                segment: found.segment.number(),
+                at: found.at + found.header.span(),
+                frame: found.header.frame,
+            };
+            if last.frame > self.position.frame {
                 return Ok(());
             }
             for raw in &found.records {
                 let Ok(Some(LogRecord::Routed(routed))) = LogRecord::decode(raw, Offset(0)) else { continue };
-                for (id, from) in &behind {
+                let concerned = behind
+                    .iter()
+                    .filter(|(id, _)| !unread.contains(id) && routed.only.is_none_or(|only| only == *id));
+                for (id, from) in concerned {
+                    if let Some(known) = read_to.get_mut(id) {
+                        *known = routed.to.next().max(*known);
+                    }
                     let from = self.state.triggers.get(id).map_or(*from, |trigger| trigger.birth.max(*from));
                     let matched = routed.matches.iter().filter(|(at, ids)| *at >= from && ids.contains(id));
                     let matches = matches.entry(*id).or_default();
@@ -134,7 +157,8 @@ impl Folded {
         for (id, _) in behind {
             if let Some(trigger) = self.state.triggers.get_mut(&id) {
                 let before = trigger.outstanding.len();
-                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps);
+                let unread = read_to.get(&id).copied().filter(|_| unread.contains(&id));
+                trigger.catch_up(&matches.remove(&id).unwrap_or_default(), room, &self.state.gaps, unread);
                 room = room.saturating_sub(trigger.outstanding.len().saturating_sub(before));
             }
         }
@@ -230,6 +254,22 @@ pub fn base(
     let mut folded = Folded::start(identity.created_at_ms, start, size);
     folded.state.next_offset = first.first_offset;
     Ok(Some(folded))
+}
+
+/// Whether gaps say that what is missing between a position and the next whole frame is lost.
+fn is_accepted(gaps: &[Gap], from: Position, found: &Found<'_>) -> bool {
+    let (mut place, until) = ((from.segment, from.at), (found.segment.number(), found.at));
+    while place < until {
+        let here = gaps.iter().filter(|gap| (gap.segment, gap.start) <= place && place.0 == gap.segment);
+        let reached = here.map(|gap| gap.end).max().filter(|end| *end > place.1);
+        let other = gaps.iter().any(|gap| place.0 < gap.segment && (gap.segment, gap.start) < until);
+        match reached {
+            Some(end) => place.1 = end,
+            // What is missing reaches into another segment, or all of one is.
+            None => return place.0 < until.0 && (place != (from.segment, from.at) || other),
+        }
+    }
+    true
 }
 
 /// The newest snapshot that is whole and not of a time before segment `first`.

@@ -225,7 +225,7 @@ impl Writer {
             if append.answer.is_none() {
                 tracing::error!("records that are larger than a segment are not stored");
             }
-            refuse(append, &Refusal::Unavailable { reason: "an append is larger than a segment".into() });
+            refuse(append, &Refusal::TooLarge { bytes_max: self.spares.frame_bytes_max() });
             return None;
         }
         batch.is_intake |= append.is_intake();

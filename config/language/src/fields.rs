@@ -136,7 +136,10 @@ impl EventFields {
                 }
                 "data" | "data_base64" if json.is_null() => compiled.data = Some(DataField::None),
                 "data" => compiled.data = Some(DataField::Json(template)),
-                "data_base64" => compiled.data = Some(DataField::Base64(template)),
+                "data_base64" => {
+                    check_base64(json).map_err(wrong)?;
+                    compiled.data = Some(DataField::Base64(template));
+                }
                 name => {
                     check_attribute(name, json).map_err(wrong)?;
                     compiled.attributes.push((field.clone(), template));
@@ -234,6 +237,13 @@ fn check_attribute(name: &str, json: &Value) -> Result<(), String> {
     }
 }
 
+fn check_base64(json: &Value) -> Result<(), String> {
+    match json {
+        Value::String(text) if text.contains(['{', '}']) || BASE64_STANDARD.decode(text).is_ok() => Ok(()),
+        _ => Err("not padded standard base64 (RFC 4648, section 4)".into()),
+    }
+}
+
 /// What is the same for every event must be what an event may have. An empty optional attribute is left out.
 fn check_constant(name: &str, text: &str) -> Result<(), String> {
     if text.contains(['{', '}']) || (text.is_empty() && !REQUIRED.contains(&name)) {
@@ -257,6 +267,8 @@ fn attribute(name: &str, template: &Template, scope: &Scope<'_>) -> Result<schem
         Value::Null => return Err(RenderError::Absent { path: name.into() }),
         Value::String(text) => (text, Kind::String),
         Value::Bool(value) => (value.to_string(), Kind::Boolean),
+        // Its text has the digits that the number may have lost.
+        Value::Number(number) if number.is_f64() => (template.render_text(scope)?, Kind::String),
         Value::Number(number) => {
             let is_integer = number.as_i64().is_some_and(|number| i32::try_from(number).is_ok());
             (number.to_string(), if is_integer { Kind::Integer } else { Kind::String })
@@ -367,6 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_many_digits_keeps_them_as_text() {
+        let body = br#"{"a": {"list": [0, {"id": 123456789012345678901234567890}]}, "neg": -9223372036854775809, "e": 1.50e+2,
+            "twice": 1, "twice": 0.10, "d": 18446744073709551615}"#;
+        let fields = json!({
+            "id": "{body.a.list[1].id}", "subject": "{body.neg}/{body.e}", "big": "{body.a.list[1].id}", "twice": "{body.twice}",
+            "max": "{body.d}",
+        });
+        let Value::Object(fields) = fields else { panic!("an object") };
+        let fields =
+            EventFields::compile(&fields.into_iter().collect::<Vec<_>>(), &Root::ALL).expect("compiles");
+        let scope = Scope { body: Some(Document::new(body)), ..Scope::default() };
+        let event = fields.apply(draft(), &scope).expect("fits");
+        let texts =
+            ["id", "subject", "big", "twice", "max"].map(|name| event.text(name).unwrap_or("-").to_owned());
+        let digits = "123456789012345678901234567890";
+        assert_eq!(texts, [digits, "-9223372036854775809/1.50e+2", digits, "0.10", "18446744073709551615"]);
+    }
+
+    #[test]
     fn rendered_data_is_json_unless_the_fields_say_otherwise() {
         check(
             &[
@@ -416,6 +447,8 @@ mod tests {
                 json!({ "time": "yesterday" }),
                 json!({ "dataschema": "/relative" }),
                 json!({ "data": "x", "data_base64": "eA==" }),
+                json!({ "data_base64": "eA" }),
+                json!({ "data_base64": 7 }),
                 json!({ "type": "{key}" }),
                 json!({ "data": { "a": ["{body"] } }),
             ],
@@ -438,6 +471,10 @@ mod tests {
                   refused: `dataschema`: must be an absolute URI (RFC 3986)
                 {"data":"x","data_base64":"eA=="}
                   refused: `data_base64`: `data` and `data_base64` exclude each other
+                {"data_base64":"eA"}
+                  refused: `data_base64`: not padded standard base64 (RFC 4648, section 4)
+                {"data_base64":7}
+                  refused: `data_base64`: not padded standard base64 (RFC 4648, section 4)
                 {"type":"{key}"}
                   refused: `type`: there is no `key` here: expected `body`
                 {"data":{"a":["{body"]}}

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A string that is one whole path stands for what the path finds, a number or an object as well; in a longer string that is
-//! written as text, as JSON where it is none. Lists and mappings are rendered member by member, and what is absent is left
+//! written as text, as JSON where it is none, a number with the digits it came with. Lists and mappings are rendered member by member, and what is absent is left
 //! out of them. Rendering is bounded in size ([`RENDERED_BYTES_MAX`]).
 
 mod parse;
@@ -222,7 +222,7 @@ impl Text {
             (Some(found), Some(default)) if found.is_null() => text_value(default, budget),
             (Some(found), _) => {
                 match &found {
-                    Found::Json(json) => budget.take(json_bytes(json))?,
+                    Found::Json(json) | Found::Fraction(json, _) => budget.take(json_bytes(json))?,
                     Found::Made(json) => budget.take(json_bytes(json))?,
                     Found::Text(text) => budget.take(text.len())?,
                 }
@@ -251,7 +251,8 @@ impl Text {
             match (scope.find(path).filter(|found| !found.is_null()), &path.default) {
                 (Some(Found::Text(text)), _) => add(text)?,
                 (Some(Found::Json(Value::String(text))), _) => add(text)?,
-                (Some(Found::Json(json)), _) => add(&json.to_string())?,
+                (Some(Found::Fraction(_, Some(written))), _) => add(written)?,
+                (Some(Found::Json(json) | Found::Fraction(json, None)), _) => add(&json.to_string())?,
                 (Some(Found::Made(json)), _) => add(&json.to_string())?,
                 (None, Some(default)) => add(default)?,
                 (None, None) => return Err(RenderError::Absent { path: path.source.to_string() }),

@@ -245,7 +245,7 @@ mod tests {
             [("type".to_owned(), json!("b.{data.n}")), ("subject".to_owned(), json!("{event.type}"))];
         let Ok(Transform::Set(fields)) = Transform::compile_set(&fields, None) else { panic!("compiles") };
         let result = set(&fields, &event).expect("an event");
-        assert_eq!((result.ty(), result.subject()), ("b.1.1", Some("com.example.a")));
+        assert_eq!((result.ty(), result.subject()), ("b.1.10", Some("com.example.a")));
         assert_eq!(result.data(), event.data());
     }
 

@@ -146,7 +146,11 @@ async fn publish_again(
     let gone = LogRecord::AsidesGone(AsidesGone { at_ms: clock::wall_ms(), numbers: vec![number] });
     match admin.dispatch.log().append(events, vec![gone.clone()]).await {
         Ok(_) => admin.dispatch.core().apply(&gone),
-        Err(refusal @ sluice_adapters::Refusal::Conflict { .. }) => return Ok(Err(refusal.to_string())),
+        Err(
+            refusal @ (sluice_adapters::Refusal::Conflict { .. } | sluice_adapters::Refusal::TooLarge { .. }),
+        ) => {
+            return Ok(Err(refusal.to_string()));
+        }
         Err(refusal) => return Err(answer::unavailable(&refusal)),
     }
     Ok(Ok(()))

@@ -39,7 +39,7 @@ impl Letter {
         let absent = || answer::not_found("dead letter", text);
         if let Some((number, source)) = text.split_once('@') {
             let number = number.parse().map_err(|_| absent())?;
-            let entry = core.state.asides.get(&number).filter(|entry| *entry.source == *source);
+            let entry = core.state.asides.get(number).filter(|entry| *entry.source == *source);
             return entry.map(|entry| Self::Aside(number, entry.clone())).ok_or_else(absent);
         }
         let mut parts = text.split('.');
@@ -112,7 +112,7 @@ impl Selection {
             core.state.set.triggers.iter().filter(|entry| entry.name == *name).map(|entry| entry.id).collect()
         });
         let dead = core.state.dead.iter().map(|(id, letter)| Letter::Delivery(*id, *letter));
-        let asides = core.state.asides.iter().map(|(number, entry)| Letter::Aside(*number, entry.clone()));
+        let asides = core.state.asides.iter().map(|(number, entry)| Letter::Aside(number, entry.clone()));
         let wanted = |letter: &Letter| {
             let fits = match letter {
                 Letter::Delivery(id, _) => {

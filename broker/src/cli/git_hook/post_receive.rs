@@ -1,6 +1,6 @@
 //! What the hook runs after a push.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use sluice_adapters::git::push::{self, RefUpdate};
+use sluice_adapters::git::push::{self, Detail, RefUpdate};
+use sluice_schemas::Invalid;
 use sluice_schemas::http::{BATCH_CONTENT_TYPE, STRUCTURED_CONTENT_TYPE};
 use sluice_schemas::json;
 use tokio::time::{Instant, timeout_at};
@@ -48,39 +49,122 @@ pub async fn post_receive(telling: Telling) -> Result<(), Error> {
         return Ok(());
     }
     let repository = Repository::of_hook()?;
-    let broken =
-        |error| Error::failed_because("nobody is told of this push: the spool cannot be used", error);
-    let spool = Spool::open(&repository.git_dir).map_err(broken)?;
-    let source = telling.source.clone().unwrap_or_else(|| repository.source());
-    let details = repository.details(&updates, telling.commits).await;
-    let deadline = Instant::now() + SEND_TIMEOUT;
-    let lock = spool.lock(Instant::now() + LOCK_TIMEOUT).await.map_err(broken)?;
-    let turns = match &lock {
-        Some(_) => spool.turns(&updates),
-        None => vec![0; updates.len()],
+    let push = Push {
+        source: telling.source.clone().unwrap_or_else(|| repository.source()),
+        details: repository.details(&updates, telling.commits).await,
+        updates,
+        unread,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let now_ms = i64::try_from(now).unwrap_or_default();
-    let mut events = Vec::with_capacity(updates.len());
-    for ((update, detail), turn) in updates.iter().zip(&details).zip(turns) {
-        let event = push::event(&source, update, turn, detail, now_ms)
-            .map_err(|error| Error::failed_because("nobody is told of this push", error))?;
-        events.push(json::encode(&event));
-    }
     let mut connection = Connection::new(endpoint(&telling.url)?);
+    let deadline = Instant::now() + SEND_TIMEOUT;
+    match tell_by_spool(&push, &repository.git_dir, &mut connection, deadline).await {
+        Err(Untold::Spool(broken)) => tell_at_once(&push, &mut connection, broken).await,
+        Err(Untold::Event(invalid)) => Err(Error::failed_because("nobody is told of this push", invalid)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What is to be told.
+struct Push {
+    source: String,
+    updates: Vec<RefUpdate>,
+    details: Vec<Detail>,
+    /// Lines that are no updates, or too many.
+    unread: usize,
+}
+
+impl Push {
+    fn events(&self, turns: &[u64]) -> Result<Vec<Vec<u8>>, Invalid> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now_ms = i64::try_from(now).unwrap_or_default();
+        let known = self.updates.iter().zip(&self.details).zip(turns);
+        let event = |((update, detail), turn): ((&RefUpdate, &Detail), &u64)| {
+            push::event(&self.source, update, *turn, detail, now_ms).map(|event| json::encode(&event))
+        };
+        known.map(event).collect()
+    }
+}
+
+enum Untold {
+    /// Nothing was written down.
+    Spool(io::Error),
+    Event(Invalid),
+}
+
+impl From<io::Error> for Untold {
+    fn from(error: io::Error) -> Self {
+        Self::Spool(error)
+    }
+}
+
+/// Writes the events down, and sends all that waits.
+async fn tell_by_spool(
+    push: &Push,
+    git_dir: &Path,
+    connection: &mut Connection,
+    deadline: Instant,
+) -> Result<(), Untold> {
+    let spool = Spool::open(git_dir)?;
+    let lock = spool.lock(Instant::now() + LOCK_TIMEOUT).await?;
+    let turns = match &lock {
+        Some(_) => spool.turns(&push.updates),
+        None => vec![0; push.updates.len()],
+    };
+    let events = push.events(&turns).map_err(Untold::Event)?;
     let mut sent = Sent::default();
     if let Err(full) = spool.keep(&events) {
         // Room is made by sending what waits, if the broker is there again.
-        send_all(&spool, &mut connection, deadline, &mut sent).await.map_err(broken)?;
-        spool.keep(&events).map_err(|_| broken(full))?;
+        send_all(&spool, connection, deadline, &mut sent).await?;
+        spool.keep(&events).map_err(|_| full)?;
     }
     if lock.is_some() {
-        send_all(&spool, &mut connection, deadline, &mut sent).await.map_err(broken)?;
+        let told = send_all(&spool, connection, deadline, &mut sent).await;
+        // They are written down: whoever pushes next sends them.
+        sent.away = told.err().map(|error| error.to_string()).or(sent.away);
     } else {
         sent.away = Some("another push is still telling it".into());
     }
-    say(&sent, unread, &connection.endpoint().address(), spool.dir());
+    say(&sent, push.unread, &connection.endpoint().address(), spool.dir());
     Ok(())
+}
+
+/// Without a spool that can be written, what the broker does not take now is lost: then this fails.
+async fn tell_at_once(push: &Push, connection: &mut Connection, broken: io::Error) -> Result<(), Error> {
+    // Nothing remembers the last turn of a ref, and nothing tells this update again: a turn of its own.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let turns = vec![u64::try_from(now).unwrap_or(u64::MAX); push.updates.len()];
+    let events = push
+        .events(&turns)
+        .map_err(|invalid| Error::failed_because("nobody is told of this push", invalid))?;
+    let (mut sent, mut done) = (Sent::default(), 0);
+    let deadline = Instant::now() + SEND_TIMEOUT;
+    while done < events.len() && sent.away.is_none() {
+        let count = batch(&events[done..]);
+        match timeout_at(deadline, send(connection, &events[done..done + count], &mut sent)).await {
+            Ok(taken) => done += taken,
+            Err(_) => sent.away = Some(format!("no answer within {} s", SEND_TIMEOUT.as_secs())),
+        }
+    }
+    let address = connection.endpoint().address();
+    match &sent.away {
+        Some(why) => {
+            let untold = match done {
+                0 => "nobody is told of this push".to_owned(),
+                _ => format!("nobody is told of {} of this push", counted(events.len() - done)),
+            };
+            let what = format!(
+                "{untold}: the broker at {address} does not take it ({why}), and the spool cannot be used"
+            );
+            Err(Error::failed_because(what, broken))
+        }
+        None => {
+            eprintln!(
+                "sluice: the spool cannot be used ({broken}): what the broker does not take at once is lost"
+            );
+            say(&sent, push.unread, &address, Path::new(""));
+            Ok(())
+        }
+    }
 }
 
 /// The updates on standard input, and how many lines are none or too many.
@@ -195,9 +279,13 @@ async fn exchange(connection: &mut Connection, content_type: &str, body: Vec<u8>
     }
 }
 
+fn counted(events: usize) -> String {
+    if events == 1 { "1 event".to_owned() } else { format!("{events} events") }
+}
+
 /// One line for whoever pushes.
 fn say(sent: &Sent, unread: usize, address: &str, dir: &Path) {
-    let events = |count: usize| if count == 1 { "1 event".to_owned() } else { format!("{count} events") };
+    let events = counted;
     let mut line = match (&sent.away, sent.accepted) {
         (Some(why), accepted) => {
             let told = if accepted > 0 { format!("{} told, ", events(accepted)) } else { String::new() };

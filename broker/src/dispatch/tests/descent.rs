@@ -1,5 +1,7 @@
 //! Stories of deliveries, as an operator would tell them: replies, dead letters, triggers that go and come back. Waits are at their upper bound.
 
+use std::time::Duration;
+
 use expect_test::expect;
 
 use super::rig::{Setup, check, event};
@@ -170,6 +172,94 @@ fn redrives_of_a_trigger_whose_order_changes_are_not_forgotten() {
             +0s     t a try 1 -> 400, dead letter: rejected
             +0.01s  t slow try 1 -> 200
             +5.01s  t a (redriven) try 1 -> 200
+        "#]],
+    );
+}
+
+const BURIED: &str =
+    "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { backoff_delay: 10s } }";
+
+#[test]
+fn a_stop_waits_for_the_dead_letter_that_is_being_told() {
+    check(
+        BURIED,
+        |sink, _, _| if sink == "shop" { "400" } else { "200 after 5s" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            assert_eq!(broker.dispatch.drain(Duration::from_secs(20)).await, 0);
+            broker.kill_and_restart().await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 400, dead letter: rejected
+            +0s     graveyard gets dead letter a: rejected, attempts 1 -> 200 after 5s
+            +5s     told of a
+        "#]],
+    );
+}
+
+#[test]
+fn a_panic_while_one_sink_is_told_repeats_nothing_of_others() {
+    check(
+        "t: { sink: http://shop, dead_letter: http://graveyard }, u: { sink: http://shop, dead_letter: http://files }",
+        |sink, _, attempt| match sink {
+            "shop" => "400",
+            "graveyard" if attempt == 1 => panic!("as it is told to"),
+            "graveyard" => "200",
+            _ => "200 after 5s",
+        },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 400, dead letter: rejected
+            +0s     u a try 1 -> 400, dead letter: rejected
+            +0s     files gets dead letter a: rejected, attempts 1 -> 200 after 5s
+            +1s     graveyard gets dead letter a: rejected, attempts 1 -> 200
+            +1s     told of a
+            +5s     told of a
+        "#]],
+    );
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_read_holds_up_no_other() {
+    check(
+        BURIED,
+        |sink, _, attempt| match sink {
+            "shop" => "400",
+            _ if attempt < 2 => "503",
+            _ => "200",
+        },
+        async |broker| {
+            broker.publish("broken").await;
+            broker.publish("b").await;
+            broker.at(5.0).await;
+            broker.kill_and_restart().await;
+            broker.damage("broken");
+            broker.at(20.0).await;
+            let error = broker.last_error("t").expect("it is said");
+            assert!(error.contains("dead-letter sink of offset 0: the frame of offset 0"), "{error}");
+            broker.publish("c").await;
+            broker.at(100.0).await;
+            broker.repair("broken");
+            broker.at(1000.0).await;
+        },
+        &expect![[r#"
+            +0s     t broken try 1 -> 400, dead letter: rejected
+            +0s     graveyard gets dead letter broken: rejected, attempts 1 -> 503
+            +0s     t b try 1 -> 400, dead letter: rejected
+            +5.01s  graveyard gets dead letter b: rejected, attempts 1 -> 503
+            +15.01s graveyard gets dead letter b: rejected, attempts 1 -> 200
+            +15.01s told of b
+            +20s    t c try 1 -> 400, dead letter: rejected
+            +20s    graveyard gets dead letter c: rejected, attempts 1 -> 503
+            +30s    graveyard gets dead letter c: rejected, attempts 1 -> 200
+            +30s    told of c
+            +305.01s graveyard gets dead letter broken: rejected, attempts 1 -> 200
+            +305.01s told of broken
         "#]],
     );
 }

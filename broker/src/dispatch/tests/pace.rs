@@ -145,3 +145,97 @@ fn waits_and_numbers_of_attempts_survive_a_restart() {
         "#]],
     );
 }
+
+#[test]
+fn a_new_order_waits_for_what_is_under_way_without_it() {
+    let (unordered, ordered) = (
+        "t: { sink: http://shop, delivery: { concurrency: 3 } }",
+        "t: { sink: http://shop, delivery: { concurrency: 3, order: partitionkey } }",
+    );
+    check(
+        unordered,
+        |_, id, attempt| match (id, attempt) {
+            ("x1", 1) => "503 after 10s",
+            _ => "200 after 10s",
+        },
+        async |broker| {
+            for id in ["x1/x", "x2/x"] {
+                broker.publish(id).await;
+            }
+            broker.at(5.0).await;
+            broker.reload(ordered).await;
+            for id in ["x3/x", "y1/y", "z1/z"] {
+                broker.publish(id).await;
+            }
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t x1 try 1 -> 503, again in 1s
+            +0s     t x2 try 1 -> 200
+            +10s    t y1 try 1 -> 200
+            +10s    t z1 try 1 -> 200
+            +11s    t x1 try 2 -> 200
+            +21s    t x3 try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn retries_that_begin_under_an_order_wait_for_their_turn() {
+    check(
+        "t: { sink: http://shop, delivery: { backoff: constant, backoff_delay: 10s } }",
+        |_, id, attempt| match (id, attempt) {
+            (_, 1) => "503",
+            _ => "200 after 5s",
+        },
+        async |broker| {
+            for id in ["x1/x", "x2/x", "y1/y"] {
+                broker.publish(id).await;
+            }
+            broker.at(1.0).await;
+            let ordered = "t: { sink: http://shop, delivery: \
+                           { backoff: constant, backoff_delay: 10s, order: partitionkey } }";
+            broker.reload(ordered).await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t x1 try 1 -> 503, again in 10s
+            +0s     t x2 try 1 -> 503, again in 10s
+            +0s     t y1 try 1 -> 503, again in 10s
+            +10s    t x1 try 2 -> 200
+            +10s    t y1 try 2 -> 200
+            +15s    t x2 try 2 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn a_released_retry_still_waits_for_its_time() {
+    check(
+        "t: { sink: http://shop, delivery: { backoff: constant, backoff_delay: 30s } }",
+        |_, id, attempt| match (id, attempt) {
+            ("x1", 1) => "503",
+            ("x2", 1) => "503 retry-after 100",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["x1/x", "x2/x", "x3/x"] {
+                broker.publish(id).await;
+            }
+            broker.at(1.0).await;
+            let ordered = "t: { sink: http://shop, delivery: \
+                           { backoff: constant, backoff_delay: 30s, order: partitionkey } }";
+            broker.reload(ordered).await;
+            broker.publish("x4/x").await;
+            broker.at(200.0).await;
+        },
+        &expect![[r#"
+            +0s     t x1 try 1 -> 503, again in 30s
+            +0s     t x2 try 1 -> 503, again in 100s
+            +0s     t x3 try 1 -> 200
+            +30s    t x1 try 2 -> 200
+            +100s   t x2 try 2 -> 200
+            +100s   t x4 try 1 -> 200
+        "#]],
+    );
+}

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::iter::repeat;
 use std::sync::Arc;
 
 use super::{AsideEntry, Books, DeadLetter, Paused, RoutingCount, Slot, State, TriggerState};
 use crate::delivery::Reason;
-use crate::store::record::{DeliveryId, Gap, TriggerSet};
+use crate::store::record::{DeliveryId, Digest, Gap, TriggerSet};
 use crate::store::stream::{Input, invalid};
 use crate::store::{Offset, TriggerId};
 
@@ -29,6 +30,9 @@ struct Head {
     last_aside: u64,
     #[serde(default)]
     asides: Vec<(u64, u64, Offset, bool, Arc<str>)>,
+    /// Of those, in their order.
+    #[serde(default)]
+    aside_digests: Vec<Option<[u8; 16]>>,
     #[serde(default)]
     marks: BTreeMap<Arc<str>, String>,
     #[serde(default)]
@@ -91,8 +95,8 @@ impl State {
             ahead: trigger.ahead.len(),
             matched_to: trigger.matched_to,
         };
-        let aside = |(number, entry): (&u64, &AsideEntry)| {
-            (*number, entry.at_ms, entry.near, entry.is_conflict, Arc::clone(&entry.source))
+        let aside = |(number, entry): (u64, &AsideEntry)| {
+            (number, entry.at_ms, entry.near, entry.is_conflict, Arc::clone(&entry.source))
         };
         let gap = |g: &Gap| [g.at_ms, g.from.0, g.to.0, g.segment, g.start, g.end];
         Head {
@@ -110,6 +114,7 @@ impl State {
             owed: self.owed.len(),
             last_aside: self.last_aside,
             asides: self.asides.iter().map(aside).collect(),
+            aside_digests: self.asides.iter().map(|(_, entry)| entry.digest.map(|digest| digest.0)).collect(),
             marks: self.marks.clone(),
             paused_sources: self.paused_sources.clone(),
         }
@@ -137,8 +142,9 @@ impl State {
         for [at_ms, from, to, segment, start, end] in head.gaps {
             state.gaps.push(Gap { at_ms, from: Offset(from), to: Offset(to), segment, start, end });
         }
-        for (number, at_ms, near, is_conflict, source) in head.asides {
-            state.asides.insert(number, AsideEntry { source, at_ms, near, is_conflict });
+        let digests = head.aside_digests.into_iter().map(|digest| digest.map(Digest)).chain(repeat(None));
+        for ((number, at_ms, near, is_conflict, source), digest) in head.asides.into_iter().zip(digests) {
+            state.asides.insert(number, AsideEntry { source, at_ms, near, is_conflict, digest });
         }
         for known in head.triggers {
             let mut trigger = TriggerState {

@@ -3,6 +3,7 @@
 //! The broker folds each record when it hands it to the log, recovery and snapshots fold what they read there, and
 //! all of them with [`State::apply`]: so what a restart finds is what the disk has, and nothing else decides.
 
+mod asides;
 mod bytes;
 mod outstanding;
 mod trigger;
@@ -18,6 +19,7 @@ use crate::store::{Offset, TriggerId};
 
 use trigger::RoutingCount;
 
+pub use asides::{AsideEntry, Asides};
 pub use outstanding::{Outstanding, Slot};
 pub use trigger::{Books, TriggerState};
 
@@ -42,28 +44,12 @@ pub struct State {
     /// Dead letters that the dead-letter sink of their trigger is still to be told of.
     pub owed: BTreeSet<DeliveryId>,
     /// Records that sources put aside, by number.
-    pub asides: BTreeMap<u64, AsideEntry>,
+    pub asides: Asides,
     /// The number of the last one that was put aside.
     pub last_aside: u64,
     /// The latest mark of each source.
     pub marks: BTreeMap<Arc<str>, String>,
     pub paused_sources: BTreeMap<Arc<str>, Paused>,
-}
-
-/// A record that a source put aside, as the list of dead letters has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AsideEntry {
-    pub source: Arc<str>,
-    pub at_ms: u64,
-    /// Where in the log it is looked for.
-    pub near: Offset,
-    pub is_conflict: bool,
-}
-
-impl AsideEntry {
-    pub fn reason(&self) -> Reason {
-        if self.is_conflict { Reason::Conflict } else { Reason::Quarantine }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,17 +133,11 @@ impl State {
             }
             LogRecord::Aside(aside) => {
                 self.last_aside = self.last_aside.max(aside.number);
-                let entry = AsideEntry {
-                    source: Arc::clone(&aside.source),
-                    at_ms: aside.at_ms,
-                    near: aside.near,
-                    is_conflict: aside.aside.unfit.is_conflict,
-                };
-                self.asides.insert(aside.number, entry);
+                self.asides.add(aside);
             }
             LogRecord::AsidesGone(gone) => {
                 for number in &gone.numbers {
-                    self.asides.remove(number);
+                    self.asides.remove(*number);
                 }
             }
             LogRecord::Mark(mark) => {
@@ -296,9 +276,7 @@ impl State {
             for key in &redriven {
                 trigger.redriven.remove(key);
             }
-            let lost = (offsets.len() + redriven.len()) as u64;
-            trigger.books.matched -= lost;
-            trigger.books.lost += lost;
+            trigger.lose((offsets.len() + redriven.len()) as u64);
             for (from, to) in &unrouted {
                 trigger.books.lost += to.0.saturating_sub(from.0.max(trigger.birth.0));
             }

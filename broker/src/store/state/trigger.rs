@@ -115,24 +115,52 @@ impl TriggerState {
     }
 
     /// Takes up matches that are only on the log, all those it has from `behind` on, as far as there is room; the
-    /// rest stays behind. What lies in a gap is lost.
-    pub fn catch_up(&mut self, matches: &BTreeSet<Offset>, room: usize, gaps: &[Gap]) {
+    /// rest stays behind. What lies in a gap is lost. Matches from `unread` on cannot be known.
+    pub fn catch_up(
+        &mut self,
+        matches: &BTreeSet<Offset>,
+        room: usize,
+        gaps: &[Gap],
+        unread: Option<Offset>,
+    ) {
         let open = |offset: &&Offset| !matches!(self.ahead.get(offset), Some(None));
-        let behind = matches.iter().filter(open).nth(room).copied();
+        let behind = matches.iter().filter(open).nth(room).copied().or(unread);
         let within =
             matches.iter().copied().take_while(|offset| behind.is_none_or(|behind| *offset < behind));
         for offset in within {
-            let is_settled = matches!(self.ahead.get(&offset), Some(None));
-            if !is_settled && gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
-                self.ahead.remove(&offset);
-                self.books.matched -= 1;
-                self.books.lost += 1;
-            } else {
-                self.take_up(offset);
-            }
+            self.take_up_unless_lost(offset, gaps);
+        }
+        self.behind = behind;
+        if behind.is_none() {
+            self.caught_up(gaps);
         }
         self.ahead.retain(|offset, _| behind.is_some_and(|behind| *offset >= behind));
-        self.behind = behind;
+    }
+
+    /// Takes a match that is only on the log, unless a gap says that its event is lost.
+    pub fn take_up_unless_lost(&mut self, offset: Offset, gaps: &[Gap]) {
+        let is_settled = matches!(self.ahead.get(&offset), Some(None));
+        if !is_settled && gaps.iter().any(|gap| gap.from <= offset && offset < gap.to) {
+            self.ahead.remove(&offset);
+            self.lose(1);
+        } else {
+            self.take_up(offset);
+        }
+    }
+
+    /// Has taken up all that the log tells of. What it does not tell of any more, since a gap took the records of it, is
+    /// lost.
+    pub fn caught_up(&mut self, gaps: &[Gap]) {
+        self.behind = None;
+        let held = (self.outstanding.len() + self.redriven.len()) as u64;
+        if !gaps.is_empty() {
+            self.lose(self.books.pending().saturating_sub(held));
+        }
+    }
+
+    pub(super) fn lose(&mut self, count: u64) {
+        self.books.matched -= count;
+        self.books.lost += count;
     }
 
     /// Folds an attempt in; false when it concerns nothing that is outstanding.

@@ -121,9 +121,9 @@ impl Model {
             found.dedup();
             assert_eq!(found.len(), self.attempts[id], "attempts of {id:?}");
         }
-        for (number, entry) in &self.state.asides {
-            let found = reader.read_aside(*number, entry.near).unwrap();
-            let expected = aside(*number, std::sync::Arc::clone(&entry.source), entry.near);
+        for (number, entry) in self.state.asides.iter() {
+            let found = reader.read_aside(number, entry.near).unwrap();
+            let expected = aside(number, std::sync::Arc::clone(&entry.source), entry.near);
             assert_eq!(found, Some(expected));
         }
     }
@@ -323,7 +323,8 @@ impl Model {
                 LogRecord::SourcePause(SourcePause { source, at_ms: 40, reason })
             }
             2 => {
-                let numbers = vec![random.choice(state.asides.keys().copied().collect::<Vec<_>>())?];
+                let numbers =
+                    vec![random.choice(state.asides.iter().map(|(number, _)| number).collect::<Vec<_>>())?];
                 LogRecord::AsidesGone(AsidesGone { at_ms: 50, numbers })
             }
             _ => LogRecord::Aside(aside(state.last_aside + 1, source, state.next_offset)),

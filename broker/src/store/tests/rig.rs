@@ -174,7 +174,7 @@ impl Promises {
                 }
             }
             Err(Refusal::Unavailable { .. }) => self.doubtful = events.to_vec(),
-            Err(Refusal::Full { .. } | Refusal::Conflict { .. }) => {}
+            Err(Refusal::Full { .. } | Refusal::Conflict { .. } | Refusal::TooLarge { .. }) => {}
         }
         answer
     }

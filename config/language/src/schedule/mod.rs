@@ -56,7 +56,7 @@ impl Schedule {
             "" => return wrong(0, "the schedule is empty: expected five fields or six".into()),
             word if word.starts_with('@') => match WORDS.iter().find(|(known, _)| *known == word) {
                 Some((_, fields)) => field::parse(fields)?,
-                None => return wrong(0, unknown_word()),
+                None => return wrong(0, unknown_word(word)),
             },
             _ => field::parse(text)?,
         };
@@ -73,9 +73,14 @@ impl Schedule {
     }
 }
 
-fn unknown_word() -> String {
+fn unknown_word(word: &str) -> String {
     let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-    format!("expected five fields, six fields or one of {}", words.join(", "))
+    let hint = match word.split_whitespace().next() {
+        Some("@every") => "; every five minutes is `*/5 * * * *`, every ten seconds `*/10 * * * * *`",
+        Some("@reboot") => "; a start of the broker is no time",
+        Some(_) | None => "",
+    };
+    format!("expected five fields, six fields or one of {}{hint}", words.join(", "))
 }
 
 #[cfg(test)]

@@ -124,8 +124,8 @@ fn signs_of_other_dialects_get_a_hint() {
             0 0 * * 1#2: 8 day of week: `#` (the nth weekday of a month) is of another dialect, and not known here
             0 0 * FOO *: 6 month: expected 1 to 12 or jan to dec, found `FOO`
             0 0 * * MO: 8 day of week: expected 0 to 7 or sun to sat, found `MO`
-            @every 1ns: 0 expected five fields, six fields or one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly
-            @reboot: 0 expected five fields, six fields or one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly
+            @every 1ns: 0 expected five fields, six fields or one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly; every five minutes is `*/5 * * * *`, every ten seconds `*/10 * * * * *`
+            @reboot: 0 expected five fields, six fields or one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly; a start of the broker is no time
         "#]],
     );
 }

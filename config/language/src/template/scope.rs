@@ -1,8 +1,11 @@
 //! What the paths of a template look into.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sluice_schemas::{Event, Kind};
 
@@ -88,16 +91,37 @@ impl<'a> Document<'a> {
 
     fn find(&self, steps: &[Step]) -> Option<Found<'_>> {
         match self.json() {
-            Some(json) => descend(json, steps).map(Found::Json),
+            Some(json) => descend(json, steps).map(|json| match json {
+                Value::Number(number) if number.is_f64() => Found::Fraction(json, self.written(steps)),
+                _ => Found::Json(json),
+            }),
             None if steps.is_empty() => std::str::from_utf8(self.bytes).ok().map(Found::Text),
             None => None,
         }
+    }
+
+    /// The text of what is there.
+    fn written(&self, steps: &[Step]) -> Option<&str> {
+        let whole: &RawValue = serde_json::from_slice(self.bytes).ok()?;
+        let found = steps.iter().try_fold(whole, |json, step| match step {
+            Step::Name(name) => {
+                let members: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(json.get()).ok()?;
+                members.get(&**name).copied()
+            }
+            Step::Place(place) => {
+                let items: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
+                items.get(*place).copied()
+            }
+        });
+        found.map(RawValue::get)
     }
 }
 
 /// What a path stands for.
 pub(super) enum Found<'s> {
     Json(&'s Value),
+    /// A number that is no whole one of 64 bits, and as it is written: its value may have lost digits.
+    Fraction(&'s Value, Option<&'s str>),
     Text(&'s str),
     /// No string, and not null.
     Made(Value),
@@ -110,7 +134,7 @@ impl Found<'_> {
 
     pub fn into_json(self) -> Value {
         match self {
-            Self::Json(json) => json.clone(),
+            Self::Json(json) | Self::Fraction(json, _) => json.clone(),
             Self::Text(text) => Value::String(text.to_owned()),
             Self::Made(json) => json,
         }

@@ -1,30 +1,30 @@
 //! A broker without threads of its own and without time: the clock moves when nobody has anything left to do, and
 //! whatever waits for the disk is written before it does.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+mod sinks;
+mod timeline;
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sluice_adapters::Entry;
 use sluice_config::{Config, Limits};
 use sluice_schemas::{DataForm, Event};
 use tokio::task::JoinHandle;
 
+use self::sinks::{Answers, script};
+use self::timeline::Timeline;
 use super::super::reload::prepare_with;
 use super::super::{Dispatch, Prepared};
-use crate::delivery::Answered;
 use crate::intake;
 use crate::sink::Sink;
-use crate::sink::scripted::{Play, Script, ScriptedSink};
+use crate::sink::scripted::{Script, ScriptedSink};
 use crate::store::tests::disk::SimDisk;
 use crate::store::tests::rig::{self as store_rig, check_books};
 use crate::store::{
-    Append, Attempted, Books, DeliveryId, LogRecord, NewEvent, Next, Offset, Options, Record, Redrive,
-    TriggerId, clock, open_stepwise,
+    Append, Books, DeliveryId, LogRecord, NewEvent, Offset, Options, Record, Redrive, TriggerId, clock,
+    open_stepwise,
 };
 
 /// Large enough that the reserve for outcomes is never the reason of a wait.
@@ -32,55 +32,6 @@ const SEGMENT_BYTES: u64 = 6 << 20;
 
 /// Longer than anything takes on a busy machine.
 const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
-
-/// What a sink answers: the sink's host, the event's id and the number of the request for it, from 1, to one of `200`,
-/// `503 retry-after 9`, `200 after 5s`, `hang`, `200 reply ID TYPE` (`+1`: the number after the event's id).
-pub type Answers = Box<dyn Fn(&str, &str, usize) -> &'static str + Send + Sync>;
-
-/// Something that is to be on the timeline.
-enum Line {
-    Outcome(Attempted),
-    Text(String),
-    Named(TriggerId, String),
-    Reply { id: String, parent: Offset, hops: u32 },
-    Told(Offset),
-}
-
-#[derive(Clone, Default)]
-pub struct Timeline(Arc<Mutex<Vec<(u64, Line)>>>);
-
-impl Timeline {
-    fn lines(&self) -> MutexGuard<'_, Vec<(u64, Line)>> {
-        self.0.lock().unwrap()
-    }
-
-    fn add(&self, at_ms: u64, line: Line) {
-        self.lines().push((at_ms, line));
-    }
-
-    /// Notes what is on its way to the disk.
-    fn look(&self, now_ms: u64, append: &Append) {
-        for event in &append.events {
-            if let Some(parent) = event.parent {
-                let id = event.event.id().to_owned();
-                self.add(now_ms, Line::Reply { id, parent, hops: event.hops });
-            }
-        }
-        for record in &append.records {
-            match record {
-                LogRecord::Outcomes(attempts) => {
-                    attempts.iter().for_each(|made| self.add(made.at_ms, Line::Outcome(made.clone())));
-                }
-                LogRecord::Pause(pause) => {
-                    let what = pause.reason.as_ref().map_or("goes on".into(), |why| format!("paused: {why}"));
-                    self.add(now_ms, Line::Named(pause.trigger, what));
-                }
-                LogRecord::Told(ids) => ids.iter().for_each(|id| self.add(now_ms, Line::Told(id.offset))),
-                _ => {}
-            }
-        }
-    }
-}
 
 /// Writes what waits for the disk, on a thread of its own, when it is asked to.
 struct Pump {
@@ -256,6 +207,13 @@ impl Rig {
         self.begin(tail).await;
     }
 
+    /// As [`Self::kill_and_restart`], as an operator does it who has accepted the loss of what is damaged.
+    pub async fn kill_and_restart_without_the_damaged(&mut self) {
+        self.options.skip_damage = true;
+        self.kill_and_restart().await;
+        self.options.skip_damage = false;
+    }
+
     /// Publishes an event: its id and, behind a slash, its `partitionkey`.
     pub async fn publish(&self, name: &str) -> Offset {
         self.publish_event(named(name)).await
@@ -315,10 +273,45 @@ impl Rig {
         }
     }
 
+    /// Flips a bit of the first record that has this text, which is the event's of that name, in each segment.
+    pub fn damage(&self, text: &str) {
+        let segments = self.disk.names().into_iter().filter(|path| path.extension() == Some("seg".as_ref()));
+        let mut is_there = false;
+        for path in segments {
+            let mut content = self.disk.content(&path);
+            let found =
+                content.windows(text.len()).position(|part| part.eq_ignore_ascii_case(text.as_bytes()));
+            if let Some(at) = found {
+                content[at] ^= 0x20;
+                self.disk.set_content(&path, content);
+                is_there = true;
+            }
+        }
+        assert!(is_there, "`{text}` is not in the log");
+    }
+
+    /// Undoes [`Self::damage`].
+    pub fn repair(&self, text: &str) {
+        self.damage(text);
+    }
+
+    pub fn last_error(&self, name: &str) -> Option<String> {
+        let id = self.id_of(name);
+        let core = self.dispatch.core();
+        core.runtimes[&id].last_error.as_ref().map(|last| last.error.clone())
+    }
+
     pub fn books(&self, name: &str) -> Books {
         let id = self.id_of(name);
         let core = self.dispatch.core();
         core.state.books(&core.state.triggers[&id])
+    }
+
+    /// Events before this are settled as far as a trigger goes.
+    pub fn floor(&self, name: &str) -> Offset {
+        let id = self.id_of(name);
+        let core = self.dispatch.core();
+        core.state.triggers[&id].floor(core.state.routed_to())
     }
 
     /// Lets everything happen that needs no time.
@@ -335,66 +328,6 @@ impl Rig {
         // The writer's thread ends with it.
         self.pump.lock().unwrap().take();
         text
-    }
-
-    pub fn text(&self) -> String {
-        let mut lines: Vec<_> = self.timeline.lines().drain(..).collect();
-        lines.sort_by_key(|(at, _)| *at);
-        let mut text = String::new();
-        for (at, line) in lines {
-            let at = format!("+{}", seconds(at.saturating_sub(self.start_ms)));
-            let _ = writeln!(text, "{at:<7} {}", self.describe(&line));
-        }
-        text
-    }
-
-    fn describe(&self, line: &Line) -> String {
-        match line {
-            Line::Text(text) => text.clone(),
-            Line::Named(trigger, text) => format!("{} {text}", self.name_of(*trigger)),
-            Line::Reply { id, parent, hops } => {
-                format!("reply {id} to {}, {hops} from the first", self.event_id(*parent))
-            }
-            Line::Told(offset) => format!("told of {}", self.event_id(*offset)),
-            Line::Outcome(made) => self.describe_outcome(made),
-        }
-    }
-
-    fn describe_outcome(&self, made: &Attempted) -> String {
-        let mut text = format!("{} {}", self.name_of(made.id.trigger), self.event_id(made.id.offset));
-        if made.id.redrive > 0 {
-            text += " (redriven)";
-        }
-        if made.attempt > 0 {
-            let answer = match (made.status, &made.error) {
-                (Some(status), _) => status.to_string(),
-                (None, Some(error)) => error.to_string(),
-                (None, None) => "no answer".into(),
-            };
-            let _ = write!(text, " try {} -> {answer}", made.attempt);
-        }
-        match made.next {
-            Next::Delivered => {}
-            Next::RetryAt { due_ms } => {
-                let wait = due_ms - made.at_ms - u64::from(made.duration_ms);
-                let _ = write!(text, ", again in {}", seconds(wait));
-            }
-            Next::Dead(reason) => {
-                let _ = write!(text, ", dead letter: {}", reason.as_str());
-            }
-        }
-        text
-    }
-
-    fn name_of(&self, trigger: TriggerId) -> String {
-        let core = self.dispatch.core();
-        let entry = core.state.set.triggers.iter().find(|entry| entry.id == trigger);
-        entry.map_or_else(|| format!("{trigger:?}"), |entry| entry.name.clone())
-    }
-
-    fn event_id(&self, offset: Offset) -> String {
-        let record = self.dispatch.log().reader().read(offset);
-        record.map_or_else(|error| error.to_string(), |record| record.event.id().to_owned())
     }
 }
 
@@ -446,60 +379,4 @@ fn open(
     let Memory { limits, outstanding, jitter } = memory;
     let dispatch = Dispatch::with_jitter(opened.log, opened.state, limits, outstanding, jitter);
     (opened.tail, dispatch)
-}
-
-/// Counts the requests for each event, and says what dead-letter sinks get.
-fn script(answers: Answers, timeline: &Timeline) -> Script {
-    let counts: Mutex<HashMap<(String, String), usize>> = Mutex::default();
-    let timeline = timeline.clone();
-    Arc::new(move |url, event| {
-        let sink = url.trim_start_matches("http://").trim_end_matches('/');
-        let attempt = {
-            let mut counts = counts.lock().unwrap();
-            let count = counts.entry((sink.to_owned(), event.id().to_owned())).or_default();
-            *count += 1;
-            *count
-        };
-        let answer = answers(sink, event.id(), attempt);
-        if let (Some(reason), Some(attempts)) = (event.text("sluicereason"), event.text("sluiceattempts")) {
-            let text =
-                format!("{sink} gets dead letter {}: {reason}, attempts {attempts} -> {answer}", event.id());
-            timeline.add(clock::steady_ms(), Line::Text(text));
-        }
-        play(answer, event.id())
-    })
-}
-
-fn play(answer: &str, id: &str) -> Play {
-    let (mut after, mut headers, mut body) = (Duration::ZERO, HeaderMap::new(), Bytes::new());
-    let mut words = answer.split_whitespace();
-    let first = words.next().unwrap();
-    if first == "hang" {
-        return Play { after, answered: None };
-    }
-    let status = StatusCode::from_bytes(first.as_bytes()).unwrap();
-    while let Some(word) = words.next() {
-        let next = words.next().unwrap();
-        match word {
-            "after" => after = next.trim_end_matches('s').parse().map(Duration::from_secs).unwrap(),
-            "retry-after" => drop(headers.insert(header::RETRY_AFTER, next.parse().unwrap())),
-            "reply" => {
-                let id = match next {
-                    "+1" => (id.parse::<u32>().unwrap() + 1).to_string(),
-                    _ => next.to_owned(),
-                };
-                let reply = event(&id, words.next().unwrap(), None);
-                let (content_type, structured) = sluice_schemas::http::encode_structured(&reply);
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-                body = structured;
-            }
-            _ => panic!("`{answer}` is no answer: `{word}`"),
-        }
-    }
-    Play { after, answered: Some(Answered { status, headers, body, is_cut: false }) }
-}
-
-/// `90s`, `1.25s`.
-fn seconds(ms: u64) -> String {
-    format!("{}s", (ms / 10) as f64 / 100.0)
 }
