@@ -67,7 +67,7 @@ fn look_up(log: &Log, with: &str) -> Result<()> {
     let found = index.events(&rare)?.len();
     println!("{with}: {found} of a rare type {:?}", started.elapsed());
     let started = Instant::now();
-    index.outcomes(Offset(1234), &mut |_| records += 1)?;
+    index.outcomes(&[Offset(1234)], &mut |_| records += 1)?;
     println!("{with}: outcomes of an event {:?}, {records} records", started.elapsed());
     Ok(())
 }

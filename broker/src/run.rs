@@ -55,6 +55,10 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 /// `sluice check`.
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
+    let now_ms = i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX);
+    for (_, warning) in loaded.warnings_later.iter().filter(|(from_ms, _)| *from_ms <= now_ms) {
+        eprintln!("{warning}");
+    }
     dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let (triggers, files) =
@@ -341,7 +345,10 @@ fn greet(
     if let Some(hooks) = hooks_shown(config) {
         eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
     }
-    eprintln!("next: sluice triggers --admin http://{operators}; {sources_not_up} sources not up");
+    eprintln!(
+        "next: sluice triggers --admin http://{operators}; {} not up",
+        counted(sources_not_up, "source")
+    );
 }
 
 /// Nothing else says it to who configures the sender of a webhook.

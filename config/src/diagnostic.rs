@@ -102,6 +102,8 @@ pub(crate) struct Problems {
     pub sources: Vec<Source>,
     errors: Vec<(Option<At>, Diagnostic)>,
     warnings: Vec<(Option<At>, Diagnostic)>,
+    /// Warnings that hold from an instant on, in milliseconds since 1970.
+    later: Vec<(i64, Diagnostic)>,
     omitted: usize,
 }
 
@@ -124,10 +126,32 @@ impl Problems {
         self.place(at, Severity::Warning, Snippet::Hidden, message.into());
     }
 
+    /// Warns of what is the matter once an instant has passed: reading a configuration looks at no clock.
+    pub fn warning_from(&mut self, at_ms: i64, at: At, message: impl Into<String>) {
+        let diagnostic = Diagnostic {
+            severity: Severity::Warning,
+            file: self.sources[at.file].name.clone(),
+            position: Some((at.line, at.column)),
+            message: message.into(),
+            snippet: self.snippet(at),
+        };
+        self.later.push((at_ms, diagnostic));
+    }
+
     /// Reports what concerns a file as a whole.
     pub fn file_error(&mut self, file: impl Into<String>, message: impl Into<String>) {
+        self.file_error_at(file, None, message);
+    }
+
+    /// Reports what is wrong with a file whose text cannot be shown, at a line and column where they are known.
+    pub fn file_error_at(
+        &mut self,
+        file: impl Into<String>,
+        position: Option<(usize, usize)>,
+        message: impl Into<String>,
+    ) {
         let (severity, file, message) = (Severity::Error, file.into(), message.into());
-        self.errors.push((None, Diagnostic { severity, file, position: None, message, snippet: None }));
+        self.errors.push((None, Diagnostic { severity, file, position, message, snippet: None }));
     }
 
     /// Names a place for use inside a message.
@@ -146,9 +170,14 @@ impl Problems {
         line.char_indices().nth(at.column - 1).map_or("", |(offset, _)| &line[offset..])
     }
 
-    /// A line of a file by its number.
-    pub fn line_at(&self, file: usize, number: usize) -> Option<&str> {
-        self.sources[file].text.lines().nth(number - 1)
+    /// The lines of a file from one on, with their numbers.
+    pub fn lines_from(&self, file: usize, number: usize) -> impl Iterator<Item = (usize, &str)> {
+        self.sources[file].text.lines().zip(1..).map(|(line, n)| (n, line)).skip(number - 1)
+    }
+
+    /// Whether further warnings are left out.
+    pub fn is_full_of_warnings(&self) -> bool {
+        self.warnings.len() == DIAGNOSTICS_MAX
     }
 
     /// Whether further errors are only counted.
@@ -164,8 +193,9 @@ impl Problems {
         Errors { diagnostics: in_order(&mut self.errors), omitted: self.omitted }
     }
 
-    pub fn into_warnings(mut self) -> Vec<Diagnostic> {
-        in_order(&mut self.warnings)
+    /// The warnings, and those that hold from an instant on.
+    pub fn into_warnings(mut self) -> (Vec<Diagnostic>, Vec<(i64, Diagnostic)>) {
+        (in_order(&mut self.warnings), self.later)
     }
 
     fn place(&mut self, at: At, severity: Severity, snippet: Snippet, message: String) {

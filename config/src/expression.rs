@@ -11,18 +11,18 @@ use crate::tree::{Entry, Node, Scalar, Value};
 /// Keys that belong to the envelope of EventBridge, which a pattern on the data does not see.
 const ENVELOPE_KEYS: &[&str] = &["detail", "detail-type", "source"];
 
-pub(crate) fn read_cesql(entry: &Entry, problems: &mut Problems) -> Option<Filter> {
+pub(crate) fn read_cesql(entry: &Entry, key: cesql::Key, problems: &mut Problems) -> Option<Filter> {
     let scalar = text(entry, "EXISTS subject", problems)?;
     match cesql::Expression::compile(&scalar.text) {
         Ok(expression) => {
             for warning in expression.warnings() {
                 // A message could show what came from outside.
-                if scalar.reference.is_none() {
+                if scalar.reference.is_none() && !problems.is_full_of_warnings() {
                     let at = place_inside(entry.value.at, scalar, warning.at, problems);
                     problems.warning(at, format!("`{}`: {}", entry.key, warning.message));
                 }
             }
-            Some(Filter::Cesql(Arc::new(expression)))
+            Some(Filter::Cesql(Arc::new(expression.under(key))))
         }
         Err(error) => refuse(entry, scalar, &error, problems),
     }
@@ -57,8 +57,12 @@ fn text<'e>(entry: &'e Entry, example: &str, problems: &mut Problems) -> Option<
 fn refuse(entry: &Entry, scalar: &Scalar, error: &SyntaxError, problems: &mut Problems) -> Option<Filter> {
     let key = &entry.key;
     if scalar.reference.is_some() {
-        // The message could show what came from outside.
-        let message = format!("`{key}`: {} is not an expression of this dialect", scalar.shown());
+        // The message could show what came from outside; where the mistake is tells nothing of it.
+        let place = error.place_in(&scalar.text);
+        let message = format!(
+            "`{key}`: {} is not an expression of this dialect: wrong at {place} of it",
+            scalar.shown()
+        );
         problems.error(entry.value.at, message);
         return None;
     }
@@ -79,9 +83,7 @@ fn place_inside(at: At, scalar: &Scalar, byte: usize, problems: &Problems) -> At
     let mut place = At { length: 1, ..at };
     let Some(style) = Style::of(problems.rest_of_line(at)) else { return at };
     let first_line = if style == Style::Block { at.line + 1 } else { at.line };
-    for number in first_line.. {
-        let line = problems.line_at(at.file, number);
-        let Some(line) = line else { return at };
+    for (number, line) in problems.lines_from(at.file, first_line) {
         let skipped = match number == at.line {
             true => at.column - 1 + usize::from(style != Style::Plain),
             false => 0,

@@ -1,6 +1,7 @@
 //! Filters in the dialects of the CloudEvents Subscriptions API.
 
 use sluice_language::Filter;
+use sluice_language::cesql::Key;
 
 use crate::diagnostic::{Problems, quoted};
 use crate::expression::{read_cel, read_cesql, read_data};
@@ -98,7 +99,8 @@ fn read_filter(node: &Node, within: &Within, places: &mut Places, problems: &mut
         "all" => read_nested(entry, within, places, problems).map(Filter::All),
         "any" => read_nested(entry, within, places, problems).map(Filter::Any),
         "not" => read_not(entry, within, places, problems),
-        "sql" | "cesql" => read_cesql(entry, problems),
+        "sql" => read_cesql(entry, Key::Sql, problems),
+        "cesql" => read_cesql(entry, Key::Cesql, problems),
         "data" => read_data(entry, problems),
         "cel" => read_cel(entry, problems),
         _ => {
@@ -110,8 +112,7 @@ fn read_filter(node: &Node, within: &Within, places: &mut Places, problems: &mut
 
 /// Notes where a filter and the fields it names stand.
 fn keep_places(entry: &Entry, within: &Within, places: &mut Places, problems: &Problems) {
-    // A failure speaks of `cesql`, whichever of its names the file has.
-    let dialect = if entry.key == "sql" { "cesql" } else { &entry.key };
+    let dialect = entry.key.as_str();
     places.add(&format!("{}.{dialect}", within.path), problems.place_of(entry.key_at));
     if matches!(dialect, "exact" | "prefix" | "suffix" | "data") {
         let mut left = FIELDS_MAX;

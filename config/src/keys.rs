@@ -86,7 +86,7 @@ fn unknown_key(key: &str, what: &str, known: &[&str]) -> String {
 }
 
 /// The known word a typing error probably means.
-pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let word = word.chars().take(64).collect::<String>().to_ascii_lowercase().replace('-', "_");
     let distance = |known: &&str| strsim::damerau_levenshtein(&word, known);
     let near = known.iter().copied().min_by_key(distance)?;

@@ -29,6 +29,7 @@ mod units;
 
 pub use changes::{Changes, changes};
 pub use diagnostic::{Diagnostic, Errors, Severity};
+pub use keys::nearest;
 pub use load::{FILE_BYTES_MAX, Loaded, check_text, load, load_with_tests};
 pub use model::{
     Admin, AmqpSink, AmqpSource, Backoff, Binding, CatchUp, Config, CronSource, CronWhen, Declare, Delivery,

@@ -35,6 +35,9 @@ pub(crate) const TOP_KEYS: &[&str] = &[
 /// A file `*_test.yaml` has nothing else, so that what `run` leaves out cannot matter to it.
 const TEST_FILE_KEYS: &[&str] = &["tests"];
 
+const TESTS_ALONE: &str = "tests of triggers that are in no file named: name the configuration too, or the directory \
+    of both, as in `sluice test sluice.yaml`, which takes the `*_test.yaml` beside it";
+
 /// Larger files are refused unread.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// So many files may make up one configuration.
@@ -45,6 +48,8 @@ const FILES_MAX: usize = 10_000;
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
+    /// Warnings that hold from an instant on, in milliseconds since 1970.
+    pub warnings_later: Vec<(i64, Diagnostic)>,
     /// Of the content in normal form, without comments, order and secrets: 16 hexadecimal digits.
     pub hash: String,
     /// The files that were read, in order.
@@ -85,11 +90,17 @@ fn read_all(paths: &[PathBuf], purpose: Purpose, env: Env<'_>) -> Result<Loaded,
             problems.sources.push(Source { name: file.display().to_string(), text });
             true
         }
-        Err(why) => {
-            problems.file_error(file.display().to_string(), why);
+        Err(Unusable { position, why }) => {
+            problems.file_error_at(file.display().to_string(), position, why);
             false
         }
     });
+    if purpose == Purpose::Test
+        && let Some(file) = files.first().filter(|_| files.iter().all(|file| is_test_file(file)))
+    {
+        problems.file_error(file.display().to_string(), TESTS_ALONE);
+        return Err(problems.into_errors());
+    }
     assemble(files, purpose, env, problems)
 }
 
@@ -158,25 +169,46 @@ fn is_test_file(path: &Path) -> bool {
     stem.is_some_and(|stem| stem.ends_with("_test") && !name.starts_with('.'))
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// Why a file cannot be read, and where in it as far as that is known: line and column.
+struct Unusable {
+    position: Option<(usize, usize)>,
+    why: String,
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self { position: None, why }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Unusable> {
     let unreadable = |error: std::io::Error| format!("cannot read the file: {error}");
     let file = File::open(path).map_err(unreadable)?;
     let too_large =
         || format!("larger than {} MiB: split it into several files of one directory", FILE_BYTES_MAX >> 20);
     if file.metadata().map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
         Err(error) => {
-            Err(format!("not UTF-8 text: the byte at position {} is wrong", error.utf8_error().valid_up_to()))
+            let valid = error.utf8_error().valid_up_to();
+            let why = format!("not UTF-8 text: the byte at position {valid} is wrong");
+            Err(Unusable { position: Some(end_of(&error.as_bytes()[..valid])), why })
         }
     }
+}
+
+/// The line and the column that follow this text.
+fn end_of(text: &[u8]) -> (usize, usize) {
+    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let last = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    (line, String::from_utf8_lossy(last).chars().count() + 1)
 }
 
 fn assemble(
@@ -214,7 +246,8 @@ fn assemble(
         return Err(problems.into_errors());
     }
     let hash = hash(&config);
-    Ok(Loaded { config, warnings: problems.into_warnings(), hash, files, tests })
+    let (warnings, warnings_later) = problems.into_warnings();
+    Ok(Loaded { config, warnings, warnings_later, hash, files, tests })
 }
 
 /// All files put together.

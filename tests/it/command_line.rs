@@ -33,6 +33,18 @@ fn a_wrong_configuration_is_78_with_file_line_and_column() {
 }
 
 #[test]
+fn check_warns_of_a_timer_whose_only_time_has_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sluice.yaml");
+    let yaml = "sources:\n  past: { cron: { at: \"2021-01-01T00:00:00\", timezone: Europe/Berlin } }\n  ahead: { cron: { at: 9000-01-01T00:00:00Z } }\ntriggers: { t: { sink: { stdout: {} } } }\n";
+    std::fs::write(&file, yaml).unwrap();
+    let told = told(&["check", file.to_str().unwrap()]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.err.contains("sluice.yaml:2:23: warning: `at` has passed: nothing comes of it"), "{told:?}");
+    assert_eq!(told.err.matches("warning").count(), 1, "{told:?}");
+}
+
+#[test]
 fn a_sink_that_cannot_be_opened_is_named_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("none.pem"), "not a certificate").unwrap();

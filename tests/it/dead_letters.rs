@@ -1,6 +1,6 @@
 //! What could not be delivered: kept, shown, delivered again, removed.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::broker::Broker;
 use crate::sink::{Sink, status};
@@ -34,7 +34,76 @@ async fn a_dead_letter_is_listed_and_shown_with_event_reason_and_attempts() {
     assert_eq!(shown["attempts_omitted"], 0);
     let told = broker.cli(&format!("dlq show {}", row["id"].as_str().unwrap()));
     assert!(told.out.contains("reason:") && told.out.contains("rejected"), "{told:?}");
-    assert!(broker.cli("dlq list").out.contains("com.example.test"));
+    let headings = "ID TRIGGER REASON STATUS ATTEMPTS LAST TYPE SOURCE EVENT DETAIL";
+    let listed = broker.cli("dlq list").out;
+    let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0].join(" "), headings);
+    assert_eq!(lines[1][..5], ["0.t", "t", "rejected", "422", "1"], "{listed}");
+    assert!(listed.contains("com.example.test"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_tells_of_each_what_became_of_it() {
+    let sink = Sink::answering(|_, received| status(if received.id() == "3" { 410 } else { 503 })).await;
+    let yaml = format!(
+        "triggers: {{ t: {{ sink: \"{}\", delivery: {{ retry: 2, backoff_delay: 1ms }} }}, u: {{ sink: \"http://127.0.0.1:9/\", delivery: {{ retry: 0 }}, filters: [exact: {{ type: other }}] }} }}",
+        sink.url
+    );
+    let broker = Broker::start(&yaml).await;
+    broker.publish_ids(&["1", "2"]).await;
+    broker.dead_letters(2).await;
+    broker.publish_ids(&["3"]).await;
+    broker.publish(&[("id", "4"), ("type", "other")], "{}").await;
+    let rows = |rows: &[serde_json::Value]| -> Vec<serde_json::Value> {
+        let mut shown: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                json!([row["event"]["id"], row["trigger"], row["reason"], row["status"], row["attempts"]])
+            })
+            .collect();
+        shown.sort_by_key(ToString::to_string);
+        shown
+    };
+    let found = broker.dead_letters(4).await;
+    let expected = [
+        json!(["1", "t", "attempts", 503, 3]),
+        json!(["2", "t", "attempts", 503, 3]),
+        json!(["3", "t", "gone", 410, 1]),
+        json!(["4", "u", "attempts", null, 1]),
+    ];
+    assert_eq!(rows(&found), expected);
+    for row in &found {
+        let shown = broker.get(&format!("dead-letters/{}", row["id"].as_str().unwrap())).await;
+        for field in ["detail", "first_at", "last_at"] {
+            assert_eq!(row[field], shown[field], "{field} of {row}");
+        }
+    }
+    assert_eq!(broker.cli("dlq list --json").json(), json!(found));
+
+    let told = broker.cli("dlq list --reason attempt");
+    assert_eq!(told.code, 1, "{told:?}");
+    let expected = "there is no reason `attempt`: expected one of attempts, age, rejected, gone, reply, loop, transform, trigger_removed, discarded, quarantine, conflict (did you mean `attempts`?)";
+    assert_eq!(told.err, format!("sluice: {expected}\n"));
+    assert_eq!(broker.cli("dlq purge --reason bogus --yes").code, 1);
+    assert_eq!(broker.dead_letters(4).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_where_they_ended_though_what_was_listed_is_purged() {
+    let sink = refusing().await;
+    let broker = with_dead(&sink, &["1", "2", "3", "4", "5"]).await;
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = broker.get("dead-letters?limit=2").await;
+    broker.do_call("dead-letters/purge", &json!({ "ids": ids(&first) })).await;
+    let rest = broker.get(&format!("dead-letters?cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!(rest["next"], Value::Null);
+    let mut seen = [ids(&first), ids(&rest)].concat();
+    seen.sort();
+    assert_eq!(seen, ["0.t", "1.t", "2.t", "3.t", "4.t"]);
+    assert_eq!(broker.get("dead-letters?limit=0").await, json!({ "items": [], "next": null }));
+    assert_eq!(broker.ask("/api/v1/dead-letters?cursor=2").await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -203,6 +203,11 @@ fn resolved<'a>(api: &'a Value, schema: &'a Value) -> &'a Value {
 
 /// Says where an answer has other members than its schema.
 fn compare(api: &Value, schema: &Value, found: &Value, at: &str, faults: &mut Vec<String>) {
+    // One of something and null.
+    let schema = match schema["oneOf"].as_array() {
+        Some(choices) => &choices[usize::from(found.is_null())],
+        None => schema,
+    };
     let schema = resolved(api, schema);
     if let (Some(properties), Some(members)) = (schema["properties"].as_object(), found.as_object()) {
         for (name, value) in members {

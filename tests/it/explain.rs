@@ -111,7 +111,7 @@ fn data_and_expressions_say_what_they_found() {
     check(
         "sql: \"type LIKE 'com.%' AND source = '/other'\"",
         &json!({}),
-        "filters[0].cesql: `source = '/other'` is false: `source` is `/shop`",
+        "filters[0].sql: `source = '/other'` is false: `source` is `/shop`",
     );
     check("sql: \"type LIKE 'com.%' AND NOT EXISTS subject\"", &json!({}), "matches");
 }
@@ -132,7 +132,7 @@ fn an_error_fails_the_trigger_and_is_told() {
     check(
         "any: [ cel: 'event.subject == \"x\"', exact: { source: /shop } ]",
         &json!({}),
-        "filters[0].any[0].cel: attribute `subject` is absent; guard it with `has(event.subject)`: an error, so the trigger does not match",
+        "filters[0].any[0].cel: attribute `subject` is absent; guard it with `has(event.subject)`, at column 1 of the expression: an error, so the trigger does not match",
     );
     check("any: [ exact: { source: /shop }, cel: 'event.subject == \"x\"' ]", &json!({}), "matches");
 }
@@ -165,6 +165,17 @@ fn events_come_one_a_line_or_in_arrays_and_a_wrong_one_is_named() {
     let told = fed(dir.path(), &arguments, &format!("{}\n{{\"id\": \"5\"}}", one("1")));
     assert_eq!((told.code, told.out.lines().count()), (1, 1));
     assert!(told.err.contains("standard input, event 2: "), "{told:?}");
+    // The lines before and behind it are explained all the same.
+    for (bad, why) in [
+        ("not json", "standard input, line 2: not JSON: expected a value at column 2"),
+        ("{\"id\": \"5\",", "standard input, line 2: not JSON: it ends too early"),
+        ("5", "standard input, event 2: "),
+    ] {
+        let told = fed(dir.path(), &arguments, &format!("{}\n{bad}\n{}\n", one("1"), one("3")));
+        assert_eq!((told.code, told.out.lines().count()), (1, 2), "{told:?}");
+        assert!(told.err.contains(why), "{told:?}");
+        assert!(told.err.ends_with("sluice: 1 of 3 could not be explained\n"), "{told:?}");
+    }
     let told = fed(dir.path(), &arguments, "");
     assert_eq!((told.code, told.err.as_str()), (1, "sluice: standard input holds no event\n"));
     std::fs::write(dir.path().join("sluice.yaml"), "triggers: { t: { filters: [ cel: 'a' ] } }").unwrap();
@@ -346,7 +357,7 @@ async fn what_explain_says_is_what_is_delivered() {
 async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&format!(
-        "triggers:\n  used: {{ filters: [exact: {{ type: a }}], sink: \"{0}\" }}\n  idle: {{ filters: [exact: {{ region: eu }}, data: {{ order: {{ total: [1] }} }}], sink: \"{0}\" }}\n",
+        "triggers:\n  used: {{ filters: [exact: {{ type: a }}], sink: \"{0}\" }}\n  idle: {{ filters: [exact: {{ region: eu }}, data: {{ order: {{ total: [1] }} }}, sql: \"NOT EXISTS vip\"], sink: \"{0}\" }}\n",
         sink.url
     ))
     .await;
@@ -363,7 +374,7 @@ async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
         .collect();
     assert_eq!(types, [(json!("b"), json!(2)), (json!("c"), json!(1))]);
     assert_eq!(found["idle"], json!([]), "the broker has not run for an hour");
-    let fields = [("idle", "data.order.total"), ("idle", "region")];
+    let fields = [("idle", "data.order.total"), ("idle", "region"), ("idle", "vip")];
     let expected: Vec<_> =
         fields.iter().map(|(name, field)| json!({ "trigger": name, "field": field })).collect();
     assert_eq!(found["never_seen"], json!(expected));
@@ -375,7 +386,10 @@ async fn what_nobody_takes_and_what_nobody_sends_is_listed() {
         assert!(told.out.contains(line), "{}", told.out);
     }
     assert_eq!(
-        broker.publish(&[("id", "5"), ("region", "us")], "{\"order\": {\"total\": 1}}").await.status,
+        broker
+            .publish(&[("id", "5"), ("region", "us"), ("vip", "1")], "{\"order\": {\"total\": 1}}")
+            .await
+            .status,
         202
     );
     broker.get_when("unmatched", |found| found["never_seen"] == json!([])).await;

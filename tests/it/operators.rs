@@ -226,6 +226,19 @@ async fn a_writing_call_needs_our_host_and_a_json_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_even_be_read_is_refused_with_a_problem() {
+    let broker = Broker::start("triggers: {}").await;
+    let large = json!({ "event": "x".repeat(5 << 20) });
+    for (answer, status) in
+        [(broker.call("explain", &large).await, 413), (broker.ask("/api/v1/triggers/%ff").await, 400)]
+    {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{}", answer.text());
+        assert_eq!(answer.json()["status"], status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_not_shown() {
     let broker = Broker::start(
         "triggers: { t: { sink: { http: { url: \"http://127.0.0.1:9/\", headers: { authorization: \"Bearer abc-123\" } } } } }",
@@ -285,11 +298,9 @@ async fn a_full_store_refuses_says_why_and_takes_again_after_a_discard() {
         assert!(stored < 2000, "it never fills");
     };
     assert!(refused.header("retry-after").is_some() && refused.text().contains("full"), "{}", refused.text());
-    let ready = crate::eventually("readiness to end", || async {
-        let answer = broker.ask("/readyz").await;
-        (answer.status == 503).then(|| answer.json())
-    })
-    .await;
+    let ready = broker.ask("/readyz").await;
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    let ready = ready.json();
     assert_eq!((&ready["status"], &ready["holds_oldest_segment"]), (&json!("full"), &json!("t")));
     assert!(ready["reason"].is_string(), "{ready}");
     crate::eventually("nothing to be in flight", || async {

@@ -428,6 +428,16 @@ fn a_test_that_cannot_be_read_is_an_error_of_the_configuration() {
 
 #[test]
 fn a_test_file_holds_tests_only_and_no_tests_at_all_is_a_failure() {
+    let files = [("a_test.yaml", "tests: [{ name: a, event: { type: a }, expect: [t] }]")];
+    for words in [&["a_test.yaml"][..], &["."], &[]] {
+        let told = Folder::new(&files).test(words);
+        assert_eq!((told.code, told.out.as_str()), (78, ""), "{told:?}");
+        assert!(
+            told.err.contains("a_test.yaml: tests of triggers that are in no file named: name the"),
+            "{told:?}"
+        );
+        assert!(!told.err.contains("no such trigger"), "{told:?}");
+    }
     let files = [("sluice.yaml", "triggers: {}"), ("a_test.yaml", "triggers: {}\ntests: []")];
     let told = Folder::new(&files).test(&["."]);
     assert_eq!(told.code, 78);

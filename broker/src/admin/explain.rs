@@ -16,7 +16,7 @@ use crate::explain::{self, Asked, Candidate};
 use crate::store::{LogRecord, Offset, ReadError, Reader, Record, TriggerEntry, TriggerSet, TriggerState};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an event, or an object with `event` or `offset`")]
 struct Question {
     event: Option<Box<RawValue>>,
     /// Text as everywhere, or a number.

@@ -22,8 +22,13 @@ pub async fn live() -> &'static str {
 
 pub async fn ready(State(admin): State<Admin>) -> Response {
     let not_up = admin.sources.not_up();
+    // The gate hears of a full store a moment later than the publisher whose event found no room.
+    let state = match admin.gate.state() {
+        GateState::Ready => admin.dispatch.log().full().map_or(GateState::Ready, GateState::Full),
+        state => state,
+    };
     let waits = admin.dispatch.core().routing_waits.clone();
-    let (status, word, reason) = readiness(admin.gate.state(), waits, !not_up.is_empty());
+    let (status, word, reason) = readiness(state, waits, !not_up.is_empty());
     let report = admin.dispatch.log().report();
     let body = json!({
         "status": word,

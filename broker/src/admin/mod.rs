@@ -97,7 +97,21 @@ async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next
     {
         return problem.into_response();
     }
-    next.run(request).await
+    as_problem(next.run(request).await)
+}
+
+/// What is refused before a call's own code runs (a body that is too large, a path that is no text) is a problem, too.
+fn as_problem(response: Response) -> Response {
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/problem+json" || kind == "application/json");
+    let detail = match response.status() {
+        status if is_json || !status.is_client_error() => return response,
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than this call takes",
+        _ => "the path, the query or the body cannot be read",
+    };
+    Problem::new(response.status(), detail).closing().into_response()
 }
 
 fn may_write(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {

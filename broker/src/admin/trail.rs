@@ -59,7 +59,7 @@ pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
         trail.matched.push(attempted.id.trigger);
         trail.deliveries.entry((attempted.id.trigger, attempted.id.redrive)).or_default().push(attempted);
     }
-    log.index().outcomes(offset, &mut |record| match record {
+    log.index().outcomes(&[offset], &mut |record| match record {
         LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
             trail.routed_epoch = Some(routed.epoch);
             let found = routed.matches.into_iter().find(|(at, _)| *at == offset);

@@ -77,7 +77,8 @@ struct Filters {
     /// Only those of this trigger
     #[arg(long)]
     trigger: Option<String>,
-    /// Only those that died of this: `attempts`, `age`, `rejected`, ...
+    /// Only those that died of this: attempts, age, rejected, gone, reply, loop, transform, trigger_removed,
+    /// discarded, quarantine or conflict
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -190,6 +191,9 @@ const FIELDS: &[&str] = &[
     "error",
 ];
 
+/// What is wrong with a sink is said in few words; the rest is in `dlq show`.
+const DETAIL_CHARS_MAX: usize = 60;
+
 async fn act(
     client: &mut Client,
     verb: &str,
@@ -209,10 +213,15 @@ async fn act(
 }
 
 fn dead_letter_table(items: &[Value]) -> Table {
-    let mut table = Table::new(&["ID", "TRIGGER", "REASON", "LAST", "TYPE", "SOURCE", "EVENT"]);
+    let headings =
+        &["ID", "TRIGGER", "REASON", "STATUS", "ATTEMPTS", "LAST", "TYPE", "SOURCE", "EVENT", "DETAIL"];
+    let mut table = Table::new(headings);
     for item in items {
-        let columns = ["id", "trigger", "reason", "last_at", "event.type", "event.source", "event.id"];
-        table.row(columns.map(|path| (cell(item, path), Tone::Plain)));
+        let of_delivery = ["id", "trigger", "reason", "status", "attempts", "last_at"];
+        let of_event = ["event.type", "event.source", "event.id"];
+        let columns = of_delivery.into_iter().chain(of_event).map(|path| cell(item, path));
+        let detail: String = cell(item, "detail").chars().take(DETAIL_CHARS_MAX).collect();
+        table.row(columns.chain([detail]).map(|text| (text, Tone::Plain)));
     }
     table
 }

@@ -1,7 +1,7 @@
 //! `sluice explain`: which triggers an event matches, and why not the others.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use sluice_schemas::Event;
 
 use super::Error;
 use super::admin::{self, Client};
+use super::documents::{Documents, Unread};
 use super::output::{Form, escaped, print, print_json};
 use crate::explain::{Asked, Candidate, explain as verdicts, is_entry_point, no_entry_point};
 use crate::transform::Pool;
@@ -54,44 +55,72 @@ pub async fn explain(args: Args) -> Result<(), Error> {
         let answer = Client::new(&args.admin)?.post("explain", &question).await?;
         return show(&answer.document()?, form);
     }
-    let mut answers = Answers::of(&args)?;
+    let answers = Answers::of(&args)?;
     let Some(file) = &args.file else { return Ok(()) };
     let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
-    let input: Box<dyn Read> = if file.as_os_str() == "-" {
-        Box::new(std::io::stdin())
+    let input: Box<dyn BufRead> = if file.as_os_str() == "-" {
+        Box::new(BufReader::new(std::io::stdin()))
     } else {
         let opened = File::open(file);
-        Box::new(opened.map_err(|error| Error::failed_because(format!("cannot read {name}"), error))?)
+        let opened = opened.map_err(|error| Error::failed_because(format!("cannot read {name}"), error))?;
+        Box::new(BufReader::new(opened))
     };
-    let documents = serde_json::Deserializer::from_reader(BufReader::new(input)).into_iter::<Box<RawValue>>();
-    let mut count = 0;
-    for document in documents {
-        let wrong =
-            |error| Error::failed_because(format!("{name} is no JSON from event {}", count + 1), error);
-        let document = document.map_err(wrong)?;
-        let events: Vec<Box<RawValue>> = if document.get().starts_with('[') {
-            serde_json::from_str(document.get()).map_err(wrong)?
-        } else {
-            vec![document]
-        };
-        for event in events {
-            count += 1;
-            let answer = answers.ask(&event, &args.via).await;
-            show(&answer.map_err(|error| in_event(&name, count, error))?, form)?;
-        }
-    }
-    if count == 0 {
-        return Err(Error::failed(format!("{name} holds no event")));
-    }
-    Ok(())
+    Session { answers, name, via: args.via, form, count: 0, wrong: 0 }.explain(input).await
 }
 
-fn in_event(name: &str, count: usize, error: Error) -> Error {
-    match error {
-        Error::Failed { what, source } => {
-            Error::Failed { what: format!("{name}, event {count}: {what}"), source }
+/// Events that are explained one after the other. A wrong one is told and passed over.
+struct Session {
+    answers: Answers,
+    /// What they are read from.
+    name: String,
+    via: String,
+    form: Form,
+    count: usize,
+    wrong: usize,
+}
+
+impl Session {
+    async fn explain(mut self, input: Box<dyn BufRead>) -> Result<(), Error> {
+        let mut documents = Documents::of(input);
+        while let Some(document) = documents.next() {
+            match document {
+                Ok(document) => self.document(document).await?,
+                Err(error @ Unread::Wrong { .. }) => self.pass_over(&error.to_string()),
+                Err(Unread::Io(error)) => {
+                    return Err(Error::failed_because(format!("cannot read {}", self.name), error));
+                }
+            }
         }
-        other => other,
+        match (self.count, self.wrong) {
+            (0, _) => Err(Error::failed(format!("{} holds no event", self.name))),
+            (_, 0) => Ok(()),
+            (count, wrong) => Err(Error::failed(format!("{wrong} of {count} could not be explained"))),
+        }
+    }
+
+    /// One event, or an array of several.
+    async fn document(&mut self, document: Box<RawValue>) -> Result<(), Error> {
+        let events: Vec<Box<RawValue>> = match document.get().starts_with('[') {
+            true => serde_json::from_str(document.get())
+                .map_err(|error| Error::failed_because(format!("{} is no JSON", self.name), error))?,
+            false => vec![document],
+        };
+        for document in events {
+            match decode(&document) {
+                Ok(event) => {
+                    self.count += 1;
+                    show(&self.answers.ask(&document, &event, &self.via).await?, self.form)?;
+                }
+                Err(error) => self.pass_over(&format!("event {}: {error}", self.count + 1)),
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, why: &str) {
+        self.count += 1;
+        self.wrong += 1;
+        eprintln!("sluice: {}, {}", self.name, escaped(why));
     }
 }
 
@@ -115,15 +144,14 @@ impl Answers {
         Ok(Self::File(candidates.collect(), Box::default()))
     }
 
-    async fn ask(&mut self, event: &RawValue, via: &str) -> Result<Value, Error> {
+    async fn ask(&mut self, document: &RawValue, event: &Event, via: &str) -> Result<Value, Error> {
         match self {
             Self::Broker(client) => {
-                let question = json!({ "event": event, "via": via });
+                let question = json!({ "event": document, "via": via });
                 client.post("explain", &question).await?.document()
             }
             Self::File(candidates, pool) => {
-                let event = decode(event)?;
-                let asked = Asked { event: &event, via, offset: None };
+                let asked = Asked { event, via, offset: None };
                 let triggers = verdicts(pool, &asked, candidates).await;
                 let about = json!({ "source": event.source(), "id": event.id(), "type": event.ty() });
                 Ok(json!({ "event": about, "triggers": triggers }))
@@ -132,9 +160,9 @@ impl Answers {
     }
 }
 
-fn decode(event: &RawValue) -> Result<Event, Error> {
+fn decode(event: &RawValue) -> Result<Event, String> {
     let bytes = Bytes::copy_from_slice(event.get().as_bytes());
-    sluice_schemas::json::decode(&bytes).map_err(|error| Error::failed(error.to_string()))
+    sluice_schemas::json::decode(&bytes).map_err(|error| error.to_string())
 }
 
 fn show(answer: &Value, form: Form) -> Result<(), Error> {

@@ -11,6 +11,7 @@ mod cesql;
 mod connection;
 mod cron;
 mod dlq;
+mod documents;
 mod error;
 mod events;
 mod explain;

@@ -1,6 +1,6 @@
 //! From a configuration to triggers at work: at start, and again at every reload.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sluice_adapters::Refusal;
@@ -127,17 +127,11 @@ impl Dispatch {
         let mut rules = Vec::new();
         let mut installed = Vec::new();
         let mut runtimes = std::mem::take(&mut core.runtimes);
+        let present = core.state.set.triggers.iter().filter(|entry| entry.removed_at_ms.is_none());
+        let present: HashMap<String, (TriggerId, Offset)> =
+            present.map(|entry| (entry.name.clone(), (entry.id, entry.birth))).collect();
         for (name, (trigger, sink, dead_letter)) in prepared.triggers {
-            let Some(entry) = core
-                .state
-                .set
-                .triggers
-                .iter()
-                .find(|entry| entry.name == name && entry.removed_at_ms.is_none())
-            else {
-                continue;
-            };
-            let (id, birth) = (entry.id, entry.birth);
+            let Some(&(id, birth)) = present.get(&name) else { continue };
             let filters = trigger.filters.clone();
             let filter = if filters.len() == 1 {
                 filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
@@ -199,10 +193,12 @@ fn next_set(
             false => entry.removed_at_ms.or(Some(now)),
         };
     }
+    let places: HashMap<&str, usize> =
+        old.triggers.iter().enumerate().map(|(at, entry)| (entry.name.as_str(), at)).collect();
     for (name, (trigger, ..)) in &prepared.triggers {
         let filters = describe(trigger);
-        match triggers.iter_mut().find(|entry| entry.name == *name) {
-            Some(entry) => entry.filters = filters,
+        match places.get(name.as_str()) {
+            Some(&at) => triggers[at].filters = filters,
             None => {
                 let birth = birth(name, trigger.start);
                 triggers.push(TriggerEntry {

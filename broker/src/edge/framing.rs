@@ -340,7 +340,25 @@ mod tests {
             let expected = "0 heads; the first line is not an HTTP request line";
             check(&format!("{line} HTTP/1.1\r\nhost: x\r\n\r\n"), expected);
         }
+        for target in ["http:///x", "?x", "/a?<b>", "x/y", "/\"a`", "/`"] {
+            let expected = "0 heads; the request target is no path, and no other target that HTTP knows";
+            check(&format!("POST {target} HTTP/1.1\r\nhost: x\r\n\r\n"), expected);
+        }
+        for target in ["*", "/", "/a%20b?c=d", "/a|b", "/a?{b}", "http://x/y"] {
+            check(&format!("POST {target} HTTP/1.1\r\nhost: x\r\n\r\n"), "1 heads; between requests");
+        }
         check(&format!("{HEAD}a: \tb\tc é\r\n\r\n"), "1 heads; between requests");
+    }
+
+    #[test]
+    fn a_host_is_a_host_and_perhaps_a_port() {
+        for host in ["", "x", "x:80", "127.0.0.1:8080", "[::1]:8080", "a-b.example.com"] {
+            check(&format!("POST / HTTP/1.1\r\nhost: {host}\r\n\r\n"), "1 heads; between requests");
+        }
+        for host in ["a b", "a/b", "user@x", "x?y", "\"x\"", "é"] {
+            let expected = "0 heads; a request needs exactly one Host header, with a host and perhaps a port";
+            check(&format!("POST / HTTP/1.1\r\nhost: {host}\r\n\r\n"), expected);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! What hyper would refuse on its own (control characters, names that are no tokens) is refused here first, because
 //! hyper answers without saying why.
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use memchr::memchr;
 
 use super::{EdgeLimits, Problem};
@@ -28,6 +28,8 @@ pub(super) enum Refusal {
     BareLineFeed,
     #[error("the first line is not an HTTP request line")]
     RequestLine,
+    #[error("the request target is no path, and no other target that HTTP knows")]
+    Target,
     #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
     Version,
     #[error("the request target is longer than {0} bytes")]
@@ -44,7 +46,7 @@ pub(super) enum Refusal {
     HeaderName,
     #[error("the value of a header has a control character")]
     HeaderValue,
-    #[error("a request needs exactly one Host header")]
+    #[error("a request needs exactly one Host header, with a host and perhaps a port")]
     Host,
     #[error("Content-Length is not one decimal number")]
     ContentLength,
@@ -74,6 +76,7 @@ impl Refusal {
             }
             Self::BareLineFeed
             | Self::RequestLine
+            | Self::Target
             | Self::Folded
             | Self::HeaderLine
             | Self::HeaderName
@@ -188,6 +191,11 @@ impl Head {
         {
             return Err(Refusal::RequestLine);
         }
+        // Most targets are plain: only the others are parsed twice, here and by hyper.
+        let is_plain = rest.starts_with(b"/") && rest.iter().all(|byte| is_plain_target_byte(*byte));
+        if !is_plain && Uri::try_from(rest).is_err() {
+            return Err(Refusal::Target);
+        }
         Ok(())
     }
 
@@ -212,7 +220,12 @@ impl Head {
             return Err(Refusal::HeaderValue);
         }
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if !value.iter().all(|byte| is_host_byte(*byte)) {
+                    return Err(Refusal::Host);
+                }
+                self.hosts += 1;
+            }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = decimal(value).ok_or(Refusal::ContentLength)?;
                 if self.content_length.replace(length).is_some_and(|known| known != length) {
@@ -247,6 +260,16 @@ impl Head {
 /// Whether the byte may stand in a method or the name of a header (RFC 9110, section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether the byte may stand in a path or a query wherever it stands there.
+fn is_plain_target_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/?=&%+,:@!$'()*;".contains(&byte)
+}
+
+/// Whether the byte may stand in `host[:port]` (RFC 3986, section 3.2.2).
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 
 /// Whether there is a control character other than the tab. Without an early end, so that many bytes are looked at

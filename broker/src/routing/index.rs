@@ -279,6 +279,14 @@ mod tests {
             };
             let rules: Vec<_> = filters.into_iter().enumerate().map(rule).collect();
             let brute: Vec<_> = rules.iter().filter(|r| r.filter.holds(&Facts::of(&event)).unwrap_or(false)).map(|r| r.trigger).collect();
+            for rule in &rules {
+                // What explains a filter says of each event what routes it does.
+                let facts = Facts::of(&event);
+                let (holds, failure) = (rule.filter.holds(&facts), rule.filter.failure("filter", &facts));
+                prop_assert_eq!(failure.is_none(), holds == Ok(true), "{:?}", failure);
+                let is_error = failure.is_some_and(|failure| failure.message.ends_with("the trigger does not match"));
+                prop_assert_eq!(is_error, holds.is_err());
+            }
             let mut found = Table::new(rules).matches(&event, "http", Offset(0));
             found.sort_unstable();
             prop_assert_eq!(found, brute);

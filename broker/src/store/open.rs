@@ -79,10 +79,7 @@ pub enum OpenError {
 fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
     let mut text = String::from("the log is damaged:");
     for part in damage {
-        text += &format!(
-            " {} bytes {} to {} (offsets {} to {});",
-            part.file, part.start, part.end, part.offsets.0, part.offsets.1
-        );
+        text += &format!(" {} bytes {} to {} ({});", part.file, part.start, part.end, part.events());
     }
     let from = damage.iter().map(|part| part.offsets.0).min().unwrap_or_default();
     let to = damage.iter().map(|part| part.offsets.1).max().unwrap_or_default();

@@ -44,6 +44,14 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// The events in question as `store repair` takes them: the first and the last.
+    pub fn events(&self) -> String {
+        match self.offsets {
+            (from, to) if from < to => format!("offsets {from}..{}", to.0 - 1),
+            (from, _) => format!("no event, before offset {from}"),
+        }
+    }
+
     /// Whether a gap on the log says that all of this is lost.
     pub fn is_within(&self, gap: &Gap) -> bool {
         gap.segment == self.segment

@@ -206,7 +206,7 @@ pub enum RepairError {
     Open(#[from] OpenError),
     #[error("the log is not damaged")]
     Sound,
-    #[error("the damage reaches from offset {} to {}, which is not within {}..{}", found.start, found.end, accepted.start, accepted.end)]
+    #[error("the damage reaches from offset {} to {}, which is not within {}..{}", found.start, found.end.saturating_sub(1), accepted.start, accepted.end.saturating_sub(1))]
     Wider { found: Range<u64>, accepted: Range<u64> },
     #[error("the store did not close")]
     Unclosed,

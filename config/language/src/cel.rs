@@ -6,8 +6,11 @@
 
 mod check;
 mod cost;
+mod failure;
 mod paths;
+mod syntax;
 mod terms;
+mod token;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
@@ -18,6 +21,7 @@ use regex::Regex;
 
 use self::check::{Checked, Refused, check};
 use self::paths::Paths;
+use self::token::{Sort, tokens};
 use crate::{Errs, Facts, Failure, SyntaxError, Term};
 
 const TEXT_BYTES_MAX: usize = 4 << 10;
@@ -39,6 +43,8 @@ pub struct Program {
     regexes: Arc<[Regex]>,
     ranges: Arc<[Vec<String>]>,
     has_loops: bool,
+    /// Where each node begins in the text, in bytes, by its id.
+    starts: Arc<[(u64, u32)]>,
     terms: Option<Vec<Term>>,
     /// Whether the outermost operator is `&&`.
     is_conjunction: bool,
@@ -84,12 +90,16 @@ impl Program {
         match evaluated {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(other) => Err(Errs(format!("the result is of type {}, not true or false", other.type_of()))),
-            Err(ExecutionError::NoSuchKey(key)) => Err(Errs(self.absent(&key, facts))),
-            Err(error) => Err(Errs(error.to_string().chars().take(ERROR_CHARS_MAX).collect())),
+            Err(error) => Err(Errs(failure::words(&error, None))),
         }
     }
 
     fn evaluate(&self, event: Value) -> Result<Value, ExecutionError> {
+        Value::resolve(&self.expression, &self.context(event)?)
+    }
+
+    /// What the names in an expression stand for.
+    fn context(&self, event: Value) -> Result<Context<'static, 'static>, ExecutionError> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         let declared = |error: cel::DeclarationError| ExecutionError::function_error("declare", error);
         if self.has_loops {
@@ -108,59 +118,12 @@ impl Program {
             context.add_function(check::MATCHES, matches).map_err(declared)?;
         }
         context.add_variable_from_value("event", event);
-        Value::resolve(&self.expression, &context)
-    }
-
-    /// Which of the fields an expression names is not there.
-    fn absent(&self, key: &str, facts: &Facts<'_>) -> String {
-        let missing = self.paths.values(facts).find(|(_, value)| value.is_none()).map(|(path, _)| path);
-        match missing.as_deref().map(|path| path.strip_prefix("event.").unwrap_or(path)) {
-            Some(name) if !name.starts_with("data.") && name != "data" => {
-                format!("attribute `{name}` is absent; guard it with `has(event.{name})`")
-            }
-            Some(path) => format!("`{path}` is absent; guard it with `has(event.{path})`"),
-            None => format!("there is no field `{key}`"),
-        }
+        Ok(context)
     }
 
     /// Why the expression does not hold: of several joined by `&&`, the first that does not.
     pub fn failure(&self, facts: &Facts<'_>) -> Option<Failure> {
-        let whole = self.holds(facts);
-        if whole == Ok(true) {
-            return None;
-        }
-        let mut failed = (self.clone(), whole);
-        if self.is_conjunction {
-            let parts = conjuncts(&self.text).into_iter().filter_map(|part| Self::compile(part).ok());
-            let parts: Vec<_> = parts.map(|part| (part.holds(facts), part)).collect();
-            // `false && error` is false.
-            let wanted =
-                |result: &Result<bool, Errs>| result.is_err() == failed.1.is_err() && *result != Ok(true);
-            if let Some((result, part)) = parts.into_iter().find(|(result, _)| wanted(result)) {
-                failed = (part, result);
-            }
-        }
-        let (part, result) = failed;
-        let values: Vec<_> = part
-            .paths
-            .values(facts)
-            .map(|(path, value)| {
-                let value = value.unwrap_or_else(|| "absent".into());
-                (path, value.chars().take(ERROR_CHARS_MAX).collect::<String>())
-            })
-            .collect();
-        let actual: Vec<_> = values.iter().map(|(path, value)| format!("{path} = {value}")).collect();
-        let actual = if actual.is_empty() { "false".to_owned() } else { actual.join(", ") };
-        let message = match &result {
-            Err(Errs(error)) => error.clone(),
-            Ok(_) => {
-                let shown: Vec<_> =
-                    values.iter().map(|(path, value)| format!("`{path}` is {value}")).collect();
-                let colon = if shown.is_empty() { "" } else { ": " };
-                format!("`{}` is false{colon}{}", part.text, shown.join(", "))
-            }
-        };
-        Some(Failure { filter: "cel".into(), expected: part.text.to_string(), actual, message })
+        failure::failure(self, facts)
     }
 
     /// See [`Filter::terms`](crate::Filter::terms).
@@ -175,18 +138,19 @@ impl Program {
 }
 
 fn parse(text: Box<str>) -> Result<Program, SyntaxError> {
-    let program = ENVIRONMENT.compile(&text).map_err(|errors| {
-        let first = errors.errors.into_iter().next();
-        first.map_or_else(|| SyntaxError { at: 0, message: "not CEL".into() }, |error| place(&text, &error))
-    })?;
+    let program = ENVIRONMENT.compile(&text).map_err(|errors| syntax::error(&text, &errors.errors))?;
     let mut expression = program.expression().clone();
-    let Checked { paths, regexes, ranges, has_loops, .. } =
-        check(&mut expression).map_err(|Refused { node, message }| {
-            // Offsets count characters.
-            let start = program.source_info().offset_for(node).map_or(0, |(start, _)| start as usize);
-            let at = text.char_indices().nth(start).map_or(0, |(byte, _)| byte);
-            SyntaxError { at, message }
-        })?;
+    // Offsets count characters.
+    let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).collect();
+    let start = |node: u64| {
+        let (start, _) = program.source_info().offset_for(node)?;
+        Some(name_start(&text, *bytes.get(start as usize)?))
+    };
+    let Checked { paths, regexes, ranges, has_loops, ids, .. } = check(&mut expression)
+        .map_err(|Refused { node, message }| SyntaxError { at: start(node).unwrap_or(0), message })?;
+    let mut starts: Vec<_> = ids.iter().filter_map(|id| Some((*id, start(*id)? as u32))).collect();
+    starts.sort_unstable();
+    starts.dedup();
     let outermost = program.expression();
     let is_conjunction =
         matches!(&outermost.expr, Expr::Call(call) if call.func_name == operators::LOGICAL_AND);
@@ -198,110 +162,34 @@ fn parse(text: Box<str>) -> Result<Program, SyntaxError> {
         regexes: regexes.into(),
         ranges: ranges.into(),
         has_loops,
+        starts: starts.into(),
         text,
     })
 }
 
-fn place(source: &str, error: &cel::ParseError) -> SyntaxError {
-    let (line, column) = error.pos;
-    let line_start = source
-        .split_inclusive('\n')
-        .take(usize::try_from(line - 1).unwrap_or(0))
-        .map(str::len)
-        .sum::<usize>();
-    let rest = &source[line_start.min(source.len())..];
-    let column = usize::try_from(column - 1).unwrap_or(0);
-    let within = rest.char_indices().nth(column).map_or(rest.len(), |(byte, _)| byte);
-    SyntaxError { at: line_start + within, message: in_short(&error.msg) }
-}
-
-/// The parser's message without its list of everything that could stand there.
-fn in_short(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("Syntax error: ").unwrap_or(line);
-    let line = line.split(" expecting {").next().unwrap_or(line);
-    if line.contains("'<EOF>'") {
-        return "the expression ends too early".into();
-    }
-    let hint = if line.contains("token recognition error at: '=") { "; to compare, write `==`" } else { "" };
-    format!("{line}{hint}")
-}
-
-/// Characters outside strings and comments, with their places.
-fn code(text: &str) -> impl Iterator<Item = (usize, u8)> {
-    let (mut quote, mut is_raw, mut escaped, mut comment) = (None, false, false, false);
-    let mut before = b' ';
-    text.bytes().enumerate().filter(move |(_, byte)| {
-        let byte = *byte;
-        let last = std::mem::replace(&mut before, byte);
-        if comment {
-            comment = byte != b'\n';
-            return false;
-        }
-        match quote {
-            None if byte == b'"' || byte == b'\'' => {
-                is_raw = matches!(last, b'r' | b'R');
-                quote = Some(byte);
-                false
-            }
-            None if byte == b'/' && last == b'/' => {
-                comment = true;
-                false
-            }
-            None => true,
-            Some(end) => {
-                if escaped {
-                    escaped = false;
-                } else if byte == b'\\' && !is_raw {
-                    escaped = true;
-                } else if byte == end {
-                    quote = None;
-                }
-                false
-            }
-        }
-    })
+/// A call is where its bracket is to the parser, and where its name is to whoever wrote it.
+fn name_start(text: &str, at: usize) -> usize {
+    let before = text[..at].trim_end();
+    let name = before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let is_call = text[at..].starts_with('(') && name.len() < before.len();
+    if is_call { name.len() } else { at }
 }
 
 fn refuse_nesting(text: &str) -> Result<(), SyntaxError> {
     let (mut open, mut signs) = (0usize, 0usize);
-    for (at, byte) in code(text) {
-        match byte {
-            b'(' | b'[' | b'{' => open += 1,
-            b')' | b']' | b'}' => open = open.saturating_sub(1),
+    for token in tokens(text) {
+        match token.sort {
+            Sort::Sign("(" | "[" | "{") => open += 1,
+            Sort::Sign(")" | "]" | "}") => open = open.saturating_sub(1),
             _ => {}
         }
-        signs = match byte {
-            b'!' | b'-' => signs + 1,
-            byte if byte.is_ascii_whitespace() => signs,
-            _ => 0,
-        };
+        signs = if matches!(token.sort, Sort::Sign("!" | "-")) { signs + 1 } else { 0 };
         if open > BRACKETS_MAX || signs > BRACKETS_MAX {
-            return Err(SyntaxError { at, message: format!("nested more than {BRACKETS_MAX} levels deep") });
+            let message = format!("nested more than {BRACKETS_MAX} levels deep");
+            return Err(SyntaxError { at: token.start, message });
         }
     }
     Ok(())
-}
-
-/// The parts of an expression between the `&&` outside all brackets.
-fn conjuncts(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut open) = (Vec::new(), 0, 0usize);
-    let mut ampersand = None;
-    for (at, byte) in code(text) {
-        match byte {
-            b'(' | b'[' | b'{' => open += 1,
-            b')' | b']' | b'}' => open = open.saturating_sub(1),
-            b'&' if open == 0 && ampersand == Some(at.wrapping_sub(1)) => {
-                parts.push(text[start..at - 1].trim());
-                start = at + 1;
-                ampersand = None;
-            }
-            b'&' => ampersand = Some(at),
-            _ => {}
-        }
-    }
-    parts.push(text[start..].trim());
-    parts
 }
 
 #[cfg(test)]

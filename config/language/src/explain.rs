@@ -25,9 +25,13 @@ impl Filter {
             }
             Self::Any(filters) => any(filters, path, facts),
             Self::Not(inner) => not(inner, path, facts),
-            Self::Cesql(expression) => {
-                leaf(path, "cesql", expression.holds(facts), || expression.failure(facts), self)
-            }
+            Self::Cesql(expression) => leaf(
+                path,
+                expression.key().name(),
+                expression.holds(facts),
+                || expression.failure(facts),
+                self,
+            ),
             Self::Data(pattern) => leaf(path, "data", pattern.holds(facts), || pattern.failure(facts), self),
             Self::Cel(program) => leaf(path, "cel", program.holds(facts), || program.failure(facts), self),
         }

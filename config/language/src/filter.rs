@@ -101,7 +101,7 @@ impl Filter {
             Self::All(filters) => json!({ "all": nested(filters) }),
             Self::Any(filters) => json!({ "any": nested(filters) }),
             Self::Not(inner) => json!({ "not": inner.to_json() }),
-            Self::Cesql(expression) => json!({ "cesql": expression.text() }),
+            Self::Cesql(expression) => json!({ expression.key().name(): expression.text() }),
             Self::Data(pattern) => json!({ "data": pattern.source() }),
             Self::Cel(program) => json!({ "cel": program.text() }),
         }

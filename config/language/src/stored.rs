@@ -30,20 +30,25 @@ fn read(filter: &Value, depth: usize) -> Result<Filter, String> {
         "all" => Filter::All(list(dialect, value, left)?),
         "any" => Filter::Any(list(dialect, value, left)?),
         "not" => Filter::Not(Box::new(read(value, left)?)),
-        "cesql" | "sql" => {
-            let compiled = cesql::Expression::compile(text()?);
-            Filter::Cesql(Arc::new(compiled.map_err(|error| format!("`{dialect}`: {error}"))?))
-        }
+        "cesql" => sql(dialect, text()?, cesql::Key::Cesql)?,
+        "sql" => sql(dialect, text()?, cesql::Key::Sql)?,
         "data" => {
             let compiled = pattern::Pattern::compile(value);
             Filter::Data(Arc::new(compiled.map_err(|error| format!("`data`: {error}"))?))
         }
         "cel" => {
-            let compiled = cel::Program::compile(text()?);
-            Filter::Cel(Arc::new(compiled.map_err(|error| format!("`cel`: {error}"))?))
+            let text = text()?;
+            let compiled = cel::Program::compile(text);
+            Filter::Cel(Arc::new(compiled.map_err(|error| format!("`cel`: {}", error.placed(text)))?))
         }
         _ => return Err(format!("unknown dialect `{dialect}`")),
     })
+}
+
+fn sql(dialect: &str, text: &str, key: cesql::Key) -> Result<Filter, String> {
+    let compiled = cesql::Expression::compile(text);
+    let expression = compiled.map_err(|error| format!("`{dialect}`: {}", error.placed(text)))?;
+    Ok(Filter::Cesql(Arc::new(expression.under(key))))
 }
 
 fn pairs(dialect: &str, value: &Value) -> Result<Vec<(String, String)>, String> {
@@ -72,6 +77,8 @@ mod tests {
         let dialect = proptest::sample::select(vec!["exact", "prefix", "suffix"]);
         let attributes = (dialect, attributes).prop_map(|(dialect, pairs)| json!({ dialect: pairs }));
         let others = vec![
+            json!({ "sql": "type = 'a'" }),
+            json!({ "cesql": "type = 'a'" }),
             json!({ "cel": "event.type == 'a' && size(event.data.items) > 1" }),
             json!({ "data": { "a": [1, 1.5, "1", null, true, { "numeric": [">", 100] }], "b": { "c": [{ "exists": false }] } } }),
             json!({ "data": { "$or": [{ "a": ["x"] }, { "b": [{ "anything-but": { "prefix": "y" } }] }] } }),
@@ -104,7 +111,10 @@ mod tests {
             refused(&json!({ "not": { "exact": { "a": 1 } } })),
             "`exact` is no mapping of attributes to text: {\"a\":1}"
         );
-        assert_eq!(refused(&json!({ "cel": "a" })), "`cel`: unknown name `a`: did you mean `event.a`?");
+        assert_eq!(
+            refused(&json!({ "cel": "a" })),
+            "`cel`: column 1 of the expression: unknown name `a`: did you mean `event.a`?"
+        );
         let deep = (0..100).fold(json!({ "cel": "true" }), |inner, _| json!({ "not": inner }));
         assert_eq!(refused(&deep), "filters are nested too deeply");
     }

@@ -89,7 +89,13 @@ pub fn to_program(event: &Event) -> Vec<u8> {
 
 /// Reads what a program made. Its text is an error for people.
 pub fn from_program(result: &Bytes) -> Result<Event, String> {
-    schemas::json::decode(result).map_err(|error| format!("the result is no CloudEvent: {error}"))
+    schemas::json::decode(result).map_err(|error| {
+        // jq has numbers that JSON has not, and nothing else that its results could not be written as.
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(result).is_ok();
+        let hint =
+            if is_json { "" } else { "; is a number in it infinite or none, as after a division by zero?" };
+        format!("the result is no CloudEvent: {error}{hint}")
+    })
 }
 
 #[cfg(test)]
@@ -231,9 +237,9 @@ mod tests {
                 .data.n.x
                   ! cannot index 5 with "x"
                 infinite as $x | .data = $x
-                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
+                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value; is a number in it infinite or none, as after a division by zero?
                 .data = nan
-                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value
+                  ! the result is no CloudEvent: not valid JSON at line 1 column 112: expected value; is a number in it infinite or none, as after a division by zero?
             "#]],
         );
     }

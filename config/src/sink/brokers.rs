@@ -7,7 +7,7 @@ use sluice_language::template::{Root, Template};
 use super::MODES;
 use crate::client::{read_kafka_client, read_nats_client};
 use crate::diagnostic::Problems;
-use crate::keys::{Keys, boolean, choice, text};
+use crate::keys::{Keys, boolean, choice, text, wrong};
 use crate::model::{AmqpSink, KafkaSink, Mode, NatsSink};
 use crate::sink::read_tls;
 use crate::source::amqp::{read_name, read_url, refuse_useless_tls};
@@ -70,8 +70,19 @@ pub(super) fn read_nats(what: &str, node: &Node, folder: &Path, problems: &mut P
     let keys = Keys::of(node, what, NATS_SINK_KEYS, problems)?;
     let client = read_nats_client(what, &keys, node, folder, problems);
     let subject = read_needed(what, "subject", &keys, node, problems);
+    if let (Some(node), Some(text)) = (keys.get("subject"), &subject)
+        && !is_subject(text)
+    {
+        wrong("subject", node, "expected a subject to publish to, such as orders.created", problems);
+    }
     let mode = read_mode(&keys, problems);
     Some(NatsSink { client: client?, subject: subject?, mode })
+}
+
+/// Whether something can be published to what is written here; what an event fills in is not known yet.
+fn is_subject(text: &str) -> bool {
+    let is_wrong = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>');
+    text.contains('{') || !text.contains(is_wrong) && !text.split('.').any(str::is_empty)
 }
 
 fn read_mode(keys: &Keys<'_>, problems: &mut Problems) -> Mode {

@@ -11,7 +11,7 @@ use crate::diagnostic::Problems;
 use crate::keys::{Keys, choice, text, whole, wrong};
 use crate::model::{CatchUp, CronSource, CronWhen};
 use crate::template::within;
-use crate::tree::Node;
+use crate::tree::{Node, Scalar, Value};
 
 pub(crate) const CRON_KEYS: &[&str] = &["schedule", "at", "timezone", "catch_up", "catch_up_max"];
 pub(crate) const CATCH_UPS: &[(&str, CatchUp)] =
@@ -26,7 +26,15 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<C
     };
     let when = match (keys.entry("schedule"), keys.entry("at")) {
         (Some(schedule), None) => read_schedule(&schedule.value, problems).map(CronWhen::Schedule),
-        (None, Some(at)) => read_at(&at.value, zone.as_ref(), problems).map(CronWhen::At),
+        (None, Some(at)) => {
+            let at_ms = read_at(&at.value, zone.as_ref(), problems);
+            if let Some(at_ms) = at_ms {
+                let message =
+                    "`at` has passed: nothing comes of it any more, unless the source was there before it";
+                problems.warning_from(at_ms, at.value.at, message);
+            }
+            at_ms.map(CronWhen::At)
+        }
         (Some(_), Some(at)) => {
             problems.error(at.key_at, "`schedule` and `at` exclude each other");
             None
@@ -48,11 +56,16 @@ pub(super) fn read(what: &str, node: &Node, problems: &mut Problems) -> Option<C
 }
 
 fn read_schedule(node: &Node, problems: &mut Problems) -> Option<Schedule> {
-    let text = text("schedule", node, problems)?;
+    let text = match &node.value {
+        // What is missing is told like any other wrong number of fields.
+        Value::Scalar(Scalar { text, quoted: true, reference: None, .. }) if text.is_empty() => "",
+        _ => text("schedule", node, problems)?,
+    };
     match Schedule::parse(text) {
         Ok(schedule) => Some(schedule),
         Err(error) => {
-            problems.error(within(node, text, error.at), format!("`schedule`: {}", error.message));
+            let at = if text.is_empty() { node.at } else { within(node, text, error.at) };
+            problems.error(at, format!("`schedule`: {}", error.message));
             None
         }
     }

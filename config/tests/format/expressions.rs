@@ -10,9 +10,9 @@ fn a_mistake_is_shown_within_a_plain_scalar() {
         r#"filters:
   - cel: event.type == 'a' && foo(event.id)"#,
         expect![[r#"
-            sluice.yaml:5:38: `cel`: unknown function `foo`
+            sluice.yaml:5:35: `cel`: unknown function `foo`
                 5 |       - cel: event.type == 'a' && foo(event.id)
-                  |                                      ^
+                  |                                   ^
         "#]],
     );
 }
@@ -69,10 +69,10 @@ fn an_expression_that_ends_too_early_is_shown_at_its_end() {
   - cel: event.type ==
   - cel: "event.type == ""#,
         expect![[r#"
-            sluice.yaml:5:27: `cel`: the expression ends too early
+            sluice.yaml:5:27: `cel`: expected a value such as `event.type`, `'text'` or `5`, found the end of the expression
                 5 |       - cel: event.type ==
                   |                           ^
-            sluice.yaml:6:28: `cel`: the expression ends too early
+            sluice.yaml:6:28: `cel`: expected a value such as `event.type`, `'text'` or `5`, found the end of the expression
                 6 |       - cel: "event.type == "
                   |                            ^
         "#]],
@@ -118,7 +118,7 @@ fn an_expression_from_outside_is_not_shown() {
         r#"filters:
   - cel: "${TOKEN} == 1""#,
         expect![[r#"
-            sluice.yaml:5:14: `cel`: what `${TOKEN} == 1` stands for is not an expression of this dialect
+            sluice.yaml:5:14: `cel`: what `${TOKEN} == 1` stands for is not an expression of this dialect: wrong at column 1 of it
                 5 |       - cel: "${TOKEN} == 1"
                   |              ^^^^^^^^^^^^^^^
         "#]],

@@ -134,7 +134,7 @@ fn a_binary_file_is_named() {
         &[("binary.yaml", &bytes)],
         &["binary.yaml"],
         expect![[r#"
-        binary.yaml: not UTF-8 text: the byte at position 128 is wrong
+        binary.yaml:2:118: not UTF-8 text: the byte at position 128 is wrong
     "#]],
     );
 }

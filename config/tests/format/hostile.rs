@@ -83,6 +83,35 @@ fn many_broken_references_are_quick() {
     assert!(text.ends_with("\nand 99901 more\n"), "{}", &text[text.len() - 200..]);
 }
 
+/// The place of a mistake within an expression is looked for in the file.
+#[test]
+fn mistakes_far_down_in_expressions_are_found_quickly() {
+    let mut yaml = "#\n".repeat(300_000);
+    let lines = "\n".repeat(15_000);
+    write!(yaml, "triggers:\n  t:\n    sink: http://localhost/\n    filters:\n    - sql: |\n        id ={lines}        = 1\n")
+        .unwrap();
+    check_quick(
+        &yaml,
+        expect![[r#"
+        sluice.yaml:315006:9: `sql`: expected an attribute, a value, a function or `(`, found `=`
+        315006 |         = 1
+               |         ^
+    "#]],
+    );
+}
+
+#[test]
+fn many_remarks_are_quick() {
+    let mut yaml = "triggers:\n  t:\n    sink: http://localhost/\n    filters:\n".to_owned();
+    for _ in 0..30 {
+        writeln!(yaml, "    - sql: {}1", "a()+".repeat(1500)).unwrap();
+    }
+    let began = Instant::now();
+    let text = report(read(&yaml));
+    assert_eq!(text.matches("there is no function `A`").count(), 99);
+    assert!(began.elapsed() < Duration::from_millis(100) * slowness(), "{:?}", began.elapsed());
+}
+
 #[test]
 fn deep_lists_are_refused() {
     check_quick(

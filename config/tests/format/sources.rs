@@ -574,7 +574,7 @@ fn cron_refuses() {
     check_source(
         r#"cron: { schedule: "" }"#,
         expect![[r#"
-        sluice.yaml:3:23: `schedule` is empty
+        sluice.yaml:3:23: `schedule`: the schedule is empty: expected five fields or six
             3 |     cron: { schedule: "" }
               |                       ^^
     "#]],
@@ -824,6 +824,30 @@ fn sinks_of_other_systems_refuse() {
             3 |     sink: { nats: { subject: "a" } }
               |                   ^
     "#]],
+    );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a b" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a b`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a b" } }
+                  |                                                     ^^^^^
+        "#]],
+    );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a..b" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a..b`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a..b" } }
+                  |                                                     ^^^^^^
+        "#]],
+    );
+    check_sink(
+        r#"{ nats: { servers: ["nats://h"], subject: "a.>" } }"#,
+        expect![[r#"
+            sluice.yaml:3:53: `subject`: expected a subject to publish to, such as orders.created, found `a.>`
+                3 |     sink: { nats: { servers: ["nats://h"], subject: "a.>" } }
+                  |                                                     ^^^^^
+        "#]],
     );
 }
 

@@ -2,8 +2,9 @@
 
 mod change;
 mod selection;
+mod summary;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -17,7 +18,8 @@ use crate::dispatch::Core;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
-use self::selection::{Letter, Selection, narrowed};
+use self::selection::{Letter, Place, Selection, narrowed};
+use self::summary::{Summary, summaries};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
@@ -25,10 +27,11 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
     let text = |name: &str| query.get(name).cloned();
     let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX);
-    let skip: usize = query
+    let after: Option<Place> = query
         .get("cursor")
-        .map_or(Ok(0), |text| text.parse())
-        .map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|()| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let selection = Selection {
         trigger: text("trigger"),
         via: text("via"),
@@ -38,26 +41,37 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         ..Selection::default()
     };
     let mut found = narrowed(&admin, Arc::new(selection)).await?;
-    found.sort_by_key(Letter::order);
-    let next = (found.len() > skip + limit).then(|| (skip + limit).to_string());
-    let page: Vec<_> = found.into_iter().skip(skip).take(limit).collect();
-    let reader = Arc::clone(admin.dispatch.log().reader());
-    let page = trail::blocking(move || {
-        let record = |letter: &Letter| match letter {
-            Letter::Delivery(id, _) => reader.read(id.offset).ok(),
+    found.retain(|letter| after.is_none_or(|after| letter.place() < after));
+    found.sort_by_key(|letter| std::cmp::Reverse(letter.place()));
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| has_more).map(|last| last.place().to_string());
+    trail::written(admin.dispatch.log()).await;
+    let log = admin.dispatch.log().clone();
+    let (page, summaries) = trail::blocking(move || {
+        let delivery = |letter: &Letter| match letter {
+            Letter::Delivery(id, _) => Some(*id),
             Letter::Aside(..) => None,
         };
-        page.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>()
+        let summaries = summaries(&log, &found.iter().filter_map(delivery).collect());
+        let record = |letter: &Letter| log.reader().read(delivery(letter)?.offset).ok();
+        (found.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>(), summaries)
     })
     .await?;
+    let summaries = summaries.map_err(|error| trail::problem(&error))?;
     let core = admin.dispatch.core();
     let rows: Vec<Value> =
-        page.iter().map(|(record, letter)| row(&core, letter, record.as_deref())).collect();
+        page.iter().map(|(record, letter)| row(&core, letter, record.as_deref(), &summaries)).collect();
     drop(core);
     answer::list(&rows, next.as_deref())
 }
 
-fn row(core: &Core, letter: &Letter, record: Option<&Record>) -> Value {
+fn row(
+    core: &Core,
+    letter: &Letter,
+    record: Option<&Record>,
+    summaries: &BTreeMap<DeliveryId, Summary>,
+) -> Value {
     let (trigger, via, offset) = match letter {
         Letter::Delivery(id, _) => (
             Some(view::name_of(core, id.trigger)),
@@ -66,14 +80,23 @@ fn row(core: &Core, letter: &Letter, record: Option<&Record>) -> Value {
         ),
         Letter::Aside(_, entry) => (None, Some(entry.source.to_string()), None),
     };
+    let summary = match letter {
+        Letter::Delivery(id, _) => summaries.get(id),
+        Letter::Aside(..) => None,
+    };
+    let at = letter.at_ms();
     json!({
         "id": letter.name(core),
         "trigger": trigger,
         "via": via,
-        "reason": letter.reason(),
+        "reason": letter.reason().as_str(),
+        "detail": summary.and_then(|summary| summary.error.as_deref()).unwrap_or(letter.reason().detail()),
+        "status": summary.and_then(|summary| summary.status),
+        "attempts": summary.map_or(0, |summary| summary.attempts),
         "offset": offset,
         "event": record.map(|record| view::attributes(&record.event)),
-        "last_at": view::time(letter.at_ms()),
+        "first_at": view::time(summary.map_or(at, |summary| summary.first_at_ms)),
+        "last_at": view::time(summary.map_or(at, |summary| summary.last_at_ms)),
     })
 }
 

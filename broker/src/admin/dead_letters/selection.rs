@@ -1,5 +1,7 @@
 //! Which dead letters are meant: by id or by filters.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use serde::Deserialize;
 use super::super::answer;
 use super::super::events::moment;
 use super::super::{Admin, trail, view};
+use crate::delivery::Reason;
 use crate::dispatch::Core;
 use crate::edge::Problem;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Offset, Record, TriggerId};
@@ -59,20 +62,52 @@ impl Letter {
         }
     }
 
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Delivery(_, letter) => letter.reason.as_str(),
-            Self::Aside(_, entry) => entry.reason().as_str(),
+            Self::Delivery(_, letter) => letter.reason,
+            Self::Aside(_, entry) => entry.reason(),
         }
     }
 
-    /// Newest first; of one moment by offset or number.
-    pub fn order(&self) -> impl Ord + use<> {
-        let place = match self {
-            Self::Delivery(id, _) => id.offset.0,
-            Self::Aside(number, _) => *number,
+    pub fn place(&self) -> Place {
+        let (number, trigger, redrive) = match self {
+            Self::Delivery(id, _) => (id.offset.0, u64::from(id.trigger.0) + 1, id.redrive),
+            Self::Aside(number, _) => (*number, 0, 0),
         };
-        std::cmp::Reverse((self.at_ms(), place))
+        Place { at_ms: self.at_ms(), number, trigger, redrive }
+    }
+}
+
+/// Where an entry stands in the list, which is newest first: by time, then by offset or number, and never twice. As the
+/// cursor of a page it holds also when entries before it come or go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    at_ms: u64,
+    number: u64,
+    /// 0 for what a source put aside.
+    trigger: u64,
+    redrive: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}-{}", self.at_ms, self.number, self.trigger, self.redrive)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let [at_ms, number, trigger, redrive] = parts[..] else { return Err(()) };
+        let whole = |part: &str| part.parse().map_err(|_| ());
+        Ok(Self {
+            at_ms: whole(at_ms)?,
+            number: whole(number)?,
+            trigger: whole(trigger)?,
+            redrive: redrive.parse().map_err(|_| ())?,
+        })
     }
 }
 
@@ -103,6 +138,9 @@ impl Selection {
 
     /// Those that the state alone can tell are asked for.
     fn candidates(&self, core: &Core) -> Result<Vec<Letter>, Problem> {
+        if let Some(reason) = self.reason.as_deref().filter(|reason| Reason::parse(reason).is_none()) {
+            return Err(no_reason(reason));
+        }
         if let Some(ids) = &self.ids {
             return ids.iter().map(|id| Letter::find(core, id)).collect();
         }
@@ -126,7 +164,7 @@ impl Selection {
                         && self.via.as_deref().is_none_or(|via| *entry.source == *via)
                 }
             };
-            fits && self.reason.as_deref().is_none_or(|reason| letter.reason() == reason)
+            fits && self.reason.as_deref().is_none_or(|reason| letter.reason().as_str() == reason)
                 && letter.at_ms() >= since
         };
         Ok(dead.chain(asides).filter(wanted).collect())
@@ -140,6 +178,16 @@ impl Selection {
         self.ty.as_deref().is_none_or(|ty| record.event.ty() == ty)
             && self.via.as_deref().is_none_or(|via| *record.via == *via)
     }
+}
+
+fn no_reason(reason: &str) -> Problem {
+    let known = Reason::ALL.map(Reason::as_str);
+    let near = sluice_config::nearest(reason, &known);
+    let near = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+    answer::bad(
+        "reason",
+        format!("there is no reason `{reason}`: expected one of {}{near}", known.join(", ")),
+    )
 }
 
 /// Keeps those whose event fits too.

@@ -99,8 +99,9 @@ impl Meta {
         if self.count == 0 { Vec::new() } else { (self.first..=self.last).map(Offset).collect() }
     }
 
-    pub fn refers_to(&self, offset: Offset) -> bool {
-        self.pieces > 0 && self.referred_min <= offset.0 && offset.0 <= self.referred_max
+    pub fn refers_to(&self, offsets: &[Offset]) -> bool {
+        let next = offsets.get(offsets.partition_point(|offset| offset.0 < self.referred_min));
+        self.pieces > 0 && next.is_some_and(|offset| offset.0 <= self.referred_max)
     }
 }
 
@@ -304,14 +305,20 @@ fn put_references(references: &[Reference], at: u64) -> Vec<u8> {
     bytes
 }
 
-/// Adds the positions of frames that say something of an offset.
-pub fn take_references(meta: &Meta, mut bytes: &[u8], offset: Offset, found: &mut Vec<u64>) -> Option<()> {
+/// Adds the positions of frames that say something of one of some offsets, which are in order.
+pub fn take_references(
+    meta: &Meta,
+    mut bytes: &[u8],
+    offsets: &[Offset],
+    found: &mut Vec<u64>,
+) -> Option<()> {
     let mut from = 0_u64;
     while !bytes.is_empty() {
         from = from.checked_add(take_number(&mut bytes)?)?;
         let to = from.checked_add(take_number(&mut bytes)?)?;
         let at = meta.at.checked_add(take_number(&mut bytes)?.checked_mul(ALIGNMENT)?)?;
-        if from <= offset.0 && offset.0 <= to {
+        let next = offsets.get(offsets.partition_point(|offset| offset.0 < from));
+        if next.is_some_and(|offset| offset.0 <= to) {
             found.push(at);
         }
     }

@@ -223,14 +223,15 @@ impl Index {
         Ok(None)
     }
 
-    /// Visits, in log order, every record of the log that says which triggers an event matched or what became of it,
-    /// and others of the same frames.
-    pub fn outcomes(&self, offset: Offset, visit: &mut dyn FnMut(LogRecord)) -> Result<(), ReadError> {
+    /// Visits, in log order, every record of the log that says which triggers some events matched or what became of them,
+    /// and others of the same frames. The offsets are in order; what the index has not reached is read once for all of them.
+    pub fn outcomes(&self, offsets: &[Offset], visit: &mut dyn FnMut(LogRecord)) -> Result<(), ReadError> {
+        let Some(first) = offsets.first().copied() else { return Ok(()) };
         let (mut last_frame, mut above) = (0, 0);
         while let Some(segment) = self.reader.oldest_above(above) {
             above = segment.number();
             let extent = segment.extent();
-            if extent.next_offset < offset && extent.last_frame.is_some() {
+            if extent.next_offset < first && extent.last_frame.is_some() {
                 continue;
             }
             let view = self.view(&segment);
@@ -241,13 +242,13 @@ impl Index {
                 {
                     last_frame = header.frame;
                     let others = records.iter().filter(|raw| raw.kind != RecordType::Event as u8);
-                    let decoded = others.filter_map(|raw| LogRecord::decode(raw, offset).ok().flatten());
+                    let decoded = others.filter_map(|raw| LogRecord::decode(raw, first).ok().flatten());
                     decoded.for_each(&mut *visit);
                 }
                 Ok(true)
             };
             let mut window = FileWindow::sized(&segment, READ_BYTES);
-            for at in self.references(&segment, &view, offset)? {
+            for at in self.references(&segment, &view, offsets)? {
                 if let Some(header) = window.header(at).map_err(io_error(&segment))? {
                     see(at, &header, &mut window).map_err(io_error(&segment))?;
                 }
@@ -257,12 +258,12 @@ impl Index {
         Ok(())
     }
 
-    /// Where the frames of the indexed part begin that say something of an offset, ascending.
-    fn references(&self, segment: &Segment, view: &View, offset: Offset) -> Result<Vec<u64>, ReadError> {
+    /// Where the frames of the indexed part begin that say something of the offsets, ascending.
+    fn references(&self, segment: &Segment, view: &View, offsets: &[Offset]) -> Result<Vec<u64>, ReadError> {
         let mut found = Vec::new();
-        for (number, meta) in view.blocks.iter().enumerate().filter(|(_, meta)| meta.refers_to(offset)) {
+        for (number, meta) in view.blocks.iter().enumerate().filter(|(_, meta)| meta.refers_to(offsets)) {
             for piece in 0..meta.pieces as u32 {
-                let take = |bytes: &[u8]| block::take_references(meta, bytes, offset, &mut found);
+                let take = |bytes: &[u8]| block::take_references(meta, bytes, offsets, &mut found);
                 if self.value(view, b'o', number, Some(piece), take).is_none() {
                     // Every frame of the block then.
                     let mut window = FileWindow::sized(segment, READ_BYTES);

@@ -36,7 +36,7 @@ fn whoever_reads_a_segment_leases_no_other() {
     let look_ups: [LookUp; 4] = [
         ("events", |index, _| drop(index.events(&Wanted { limit: 99, ..Wanted::default() }).unwrap()), false),
         ("by id", |index, _| drop(index.by_id("/tests", "none").unwrap()), false),
-        ("outcomes", |index, _| index.outcomes(Offset(0), &mut drop).unwrap(), true),
+        ("outcomes", |index, _| index.outcomes(&[Offset(0)], &mut drop).unwrap(), true),
         ("walk", |_, reader| reader.walk(Offset(0), &mut |_, _| true).unwrap(), true),
     ];
     for (what, look_up, begins_with_oldest) in look_ups {

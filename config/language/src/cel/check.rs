@@ -34,6 +34,7 @@ const FUNCTIONS: &[&str] = &[
     "type",
     "uint",
 ];
+const OPTIONAL: &str = "optional fields are not supported: guard the field with `has(...)`";
 const MACROS: &[&str] = &["has", "all", "exists", "exists_one", "map", "filter"];
 
 /// What is wrong with an expression, and the node that is.
@@ -50,6 +51,8 @@ pub struct Checked {
     /// Parts of the data that macros range over, whose size is known before anything is evaluated.
     pub ranges: Vec<Vec<String>>,
     pub has_loops: bool,
+    /// The ids of all nodes, and of the `event` that each chain of fields begins with.
+    pub ids: Vec<u64>,
     nodes: usize,
 }
 
@@ -81,6 +84,7 @@ impl Checker {
     fn visit(&mut self, expression: &mut IdedExpr, depth: usize) -> Result<(), Refused> {
         let id = expression.id;
         self.checked.nodes += 1;
+        self.checked.ids.push(id);
         if depth > DEPTH_MAX {
             return refuse(id, format!("nested more than {DEPTH_MAX} levels deep"));
         }
@@ -89,6 +93,7 @@ impl Checker {
         }
         let depth = depth + 1;
         if !self.is_shadowed() && self.checked.paths.take(expression) {
+            self.checked.ids.push(innermost(expression).id);
             return Ok(());
         }
         match &mut expression.expr {
@@ -96,8 +101,10 @@ impl Checker {
             Expr::Ident(name) if self.variables.contains(name) || TYPES.contains(&name.as_str()) => Ok(()),
             Expr::Ident(name) => refuse(id, format!("unknown name `{name}`: did you mean `event.{name}`?")),
             Expr::Select(select) => self.visit(&mut select.operand, depth),
+            Expr::List(list) if !list.optional_indices.is_empty() => refuse(id, OPTIONAL),
             Expr::List(list) => list.elements.iter_mut().try_for_each(|element| self.visit(element, depth)),
             Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
+                EntryExpr::MapEntry(entry) if entry.optional => refuse(id, OPTIONAL),
                 EntryExpr::MapEntry(entry) => {
                     self.visit(&mut entry.key, depth)?;
                     self.visit(&mut entry.value, depth)
@@ -145,6 +152,9 @@ impl Checker {
 
     fn call(&mut self, call: &mut CallExpr, id: u64, depth: usize) -> Result<(), Refused> {
         let name = call.func_name.as_str();
+        if matches!(name, operators::OPT_SELECT | operators::OPT_INDEX) {
+            return refuse(id, OPTIONAL);
+        }
         if name == "matches" {
             self.matches(call, id)?;
         } else if !is_operator(name) && !FUNCTIONS.contains(&name) {
@@ -186,6 +196,14 @@ impl Checker {
         call.args = vec![text, number(at)];
         Ok(())
     }
+}
+
+/// What a chain of fields begins with.
+pub fn innermost(mut expression: &IdedExpr) -> &IdedExpr {
+    while let Expr::Select(select) = &expression.expr {
+        expression = &select.operand;
+    }
+    expression
 }
 
 fn is_operator(name: &str) -> bool {

@@ -93,7 +93,7 @@ impl Paths {
 }
 
 /// The fields of `event.a.b` from `event` on, and whether `has()` asks for it.
-fn chain(expression: &IdedExpr) -> Option<(Vec<String>, bool)> {
+pub fn chain(expression: &IdedExpr) -> Option<(Vec<String>, bool)> {
     let (mut path, mut is_tested, mut at) = (Vec::new(), false, expression);
     loop {
         match &at.expr {

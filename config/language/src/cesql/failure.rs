@@ -2,6 +2,7 @@
 
 use sluice_schemas::Event;
 
+use super::Expression;
 use super::evaluate::{ErrorKind, EvaluationError, evaluate};
 use super::tree::{Form, Node, Operator};
 use super::value::{Value, shown};
@@ -22,7 +23,8 @@ pub fn holds(tree: &Node, event: &Event) -> Result<bool, EvaluationError> {
     }
 }
 
-pub fn failure(text: &str, tree: &Node, event: &Event) -> Option<Failure> {
+pub fn failure(expression: &Expression, event: &Event) -> Option<Failure> {
+    let Expression { key, text, tree } = expression;
     let result = holds(tree, event);
     if result == Ok(true) {
         return None;
@@ -50,7 +52,7 @@ pub fn failure(text: &str, tree: &Node, event: &Event) -> Option<Failure> {
         None if values.is_empty() => format!("`{part_text}` is false"),
         None => format!("`{part_text}` is false: {actual}"),
     };
-    Some(Failure { filter: "cesql".into(), expected: part_text, actual, message })
+    Some(Failure { filter: key.name().into(), expected: part_text, actual, message })
 }
 
 /// The first operand of the outermost ANDs that is false; `None` when an error comes first.

@@ -36,16 +36,44 @@ const NODES_MAX: usize = 4096;
 /// The texts that functions make in one evaluation, together.
 const TEXTS_BYTES_MAX: usize = 1 << 20;
 
+/// What the dialect is called where an expression stands: `sql` in the Subscriptions API, `cesql` to those who know it so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Key {
+    Sql,
+    #[default]
+    Cesql,
+}
+
+impl Key {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Cesql => "cesql",
+        }
+    }
+}
+
 /// A compiled CESQL expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression {
+    key: Key,
     text: Box<str>,
     tree: Node,
 }
 
 impl Expression {
     pub fn compile(text: &str) -> Result<Self, SyntaxError> {
-        Ok(Self { text: text.into(), tree: parse::parse(text)? })
+        Ok(Self { key: Key::default(), text: text.into(), tree: parse::parse(text)? })
+    }
+
+    /// The expression under the key it was written with.
+    #[must_use]
+    pub fn under(self, key: Key) -> Self {
+        Self { key, ..self }
+    }
+
+    pub fn key(&self) -> Key {
+        self.key
     }
 
     pub fn text(&self) -> &str {
@@ -64,7 +92,7 @@ impl Expression {
 
     /// Why the expression does not hold: of several joined by AND, the first that does not.
     pub fn failure(&self, facts: &Facts<'_>) -> Option<Failure> {
-        failure::failure(&self.text, &self.tree, facts.event)
+        failure::failure(self, facts.event)
     }
 
     /// See [`Filter::terms`](crate::Filter::terms).

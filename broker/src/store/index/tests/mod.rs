@@ -180,7 +180,7 @@ impl Stand {
 
 fn outcomes(index: &Index, offset: Offset) -> Vec<String> {
     let mut found = Vec::new();
-    index.outcomes(offset, &mut |record| note(&record, offset, &mut found)).unwrap();
+    index.outcomes(&[offset], &mut |record| note(&record, offset, &mut found)).unwrap();
     found
 }
 
