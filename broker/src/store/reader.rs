@@ -34,6 +34,7 @@ pub struct Reader {
 
 /// What a walk comes by.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "handed on one at a time, never kept")]
 pub enum Passed {
     /// A record, and the number of its frame.
     Record(LogRecord, u64),
