@@ -58,7 +58,6 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         (found.into_iter().map(|letter| (record(&letter), letter)).collect::<Vec<_>>(), summaries)
     })
     .await?;
-    let summaries = summaries.map_err(|error| trail::problem(&error))?;
     let core = admin.dispatch.core();
     let rows: Vec<Value> =
         page.iter().map(|(record, letter)| row(&core, letter, record.as_deref(), &summaries)).collect();

@@ -17,15 +17,27 @@ pub struct Summary {
     pub error: Option<Box<str>>,
 }
 
-/// Those of several deliveries, read from the log in one pass.
-pub fn summaries(log: &Log, ids: &BTreeSet<DeliveryId>) -> Result<BTreeMap<DeliveryId, Summary>, ReadError> {
+/// Those of several deliveries, read from the log in one pass. What cannot be read is left out: which dead letters there are
+/// does not depend on it.
+pub fn summaries(log: &Log, ids: &BTreeSet<DeliveryId>) -> BTreeMap<DeliveryId, Summary> {
     let mut found = BTreeMap::new();
+    if let Err(error) = collect(log, ids, &mut found) {
+        tracing::warn!(%error, "a list of dead letters lacks attempts");
+    }
+    found
+}
+
+fn collect(
+    log: &Log,
+    ids: &BTreeSet<DeliveryId>,
+    found: &mut BTreeMap<DeliveryId, Summary>,
+) -> Result<(), ReadError> {
     let mut offsets: Vec<Offset> = ids.iter().map(|id| id.offset).collect();
     offsets.sort_unstable();
     offsets.dedup();
     let mut add = |attempted: Attempted| {
         if ids.contains(&attempted.id) {
-            add(&mut found, attempted);
+            add(found, attempted);
         }
     };
     for offset in &offsets {
@@ -35,8 +47,7 @@ pub fn summaries(log: &Log, ids: &BTreeSet<DeliveryId>) -> Result<BTreeMap<Deliv
         if let LogRecord::Outcomes(attempts) = record {
             attempts.into_iter().for_each(&mut add);
         }
-    })?;
-    Ok(found)
+    })
 }
 
 fn add(found: &mut BTreeMap<DeliveryId, Summary>, attempted: Attempted) {
