@@ -22,6 +22,8 @@ use crate::store::{
 /// can change over to the live ones.
 const RECENT_MATCHES: usize = 1 << 18;
 const RECENT_RANGES: usize = 4096;
+/// So many matches, and those of one event more, are recorded together: a segment must have room for them.
+const RECORD_MATCHES: usize = 1 << 17;
 /// What every trigger may hold in memory, however many there are.
 const SHARE_MIN: usize = 64;
 /// Wait for room on a full disk before a delivery is looked at again.
@@ -146,7 +148,10 @@ impl Core {
         for record in records {
             self.census.note(record, matched.next_if_eq(&record.offset).is_some());
         }
-        Some(self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: None }))
+        let epoch = self.state.set.epoch;
+        let pieces = in_pieces(from, to, matches).into_iter();
+        let routed = pieces.map(|(from, to, matches)| Routed { epoch, from, to, matches, only: None });
+        Some(routed.flat_map(|routed| self.routed(routed)).collect())
     }
 
     /// Routes a piece of a new trigger's past.
@@ -395,6 +400,21 @@ impl Core {
         }
         all
     }
+}
+
+/// Cuts a range where its matches are too many for one record.
+fn in_pieces(from: Offset, to: Offset, matches: Matches) -> Vec<(Offset, Offset, Matches)> {
+    let (mut pieces, mut piece, mut count, mut start) = (Vec::new(), Vec::new(), 0, from);
+    for (offset, ids) in matches {
+        count += ids.len();
+        piece.push((offset, ids));
+        if count >= RECORD_MATCHES && offset < to {
+            pieces.push((start, offset, std::mem::take(&mut piece)));
+            (count, start) = (0, offset.next());
+        }
+    }
+    pieces.push((start, to, piece));
+    pieces
 }
 
 /// The ending of a delivery that nothing was sent for.

@@ -327,7 +327,7 @@ pub async fn catch_up(dispatch: &Dispatch, id: TriggerId) -> Result<(), ReadErro
 }
 
 /// Matches of a trigger from an offset on, and where those that were not read begin. Records that cannot be read may hold
-/// some: it goes no further than to these.
+/// some: it goes no further than to these, and nowhere when there is a gap in the log.
 fn matches(
     reader: &Reader,
     id: TriggerId,
@@ -359,7 +359,8 @@ fn matches(
             unread.is_none()
         }
     })?;
-    if let Some(Unread { file, start, .. }) = unread.filter(|_| next == from) {
+    // Without an order, what was recorded behind may be about any event.
+    if let Some(Unread { file, start, .. }) = unread.filter(|_| next == from || !is_in_order) {
         return Err(ReadError::Damaged { offset: from, file, at: start });
     }
     let next = keep_lowest(&mut offsets).map_or(next, |left_out| left_out.min(next));

@@ -7,6 +7,7 @@ use sluice_adapters::Refusal;
 use sluice_config::{self as config, Start};
 use sluice_language::Filter;
 
+use super::core::Core;
 use super::trigger::{Active, Runtime};
 use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
@@ -63,32 +64,39 @@ pub(super) fn prepare_with(
 }
 
 impl Dispatch {
-    /// Puts triggers in force. The set is in the log before anything is matched with it.
+    /// Puts triggers in force, and returns once that is on disk.
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
         let births = self.births(&prepared).await?;
-        let record = {
-            let mut core = self.core();
-            let (next_trigger, next_offset) = (core.state.next_trigger, core.state.next_offset);
-            let birth = |name: &str, start| match start {
-                Start::Latest => next_offset,
-                Start::Earliest => self.log().reader().first_offset(),
-                Start::At(_) => births.get(name).copied().unwrap_or(next_offset),
-            };
-            let set = next_set(&core.state.set, next_trigger, &birth, &prepared);
-            // Folded in before it is written: a new trigger is born behind every event stored by now.
-            let record = set.map(LogRecord::Triggers);
-            record.iter().for_each(|record| core.apply(record));
-            record
-        };
-        if let Some(record) = record {
-            self.log().append(Vec::new(), vec![record]).await?;
-        }
-        let resumed = self.install(prepared);
+        let resumed = self.put_in_force(prepared, &births)?;
+        self.log().flush().await?;
         for id in resumed {
             self.nudge(id);
         }
         history::begin_history(self);
         Ok(())
+    }
+
+    /// Puts triggers in force at one moment: whoever is told of a trigger knows that events are matched with it, and no
+    /// event behind its birth is matched without it. What is matched with them stands behind the set in the log.
+    fn put_in_force(
+        &self,
+        prepared: Prepared,
+        births: &BTreeMap<String, Offset>,
+    ) -> Result<Vec<TriggerId>, Refusal> {
+        let mut core = self.core();
+        let (next_trigger, next_offset) = (core.state.next_trigger, core.state.next_offset);
+        let birth = |name: &str, start| match start {
+            Start::Latest => next_offset,
+            Start::Earliest => self.log().reader().first_offset(),
+            Start::At(_) => births.get(name).copied().unwrap_or(next_offset),
+        };
+        let set = next_set(&core.state.set, next_trigger, &birth, &prepared);
+        if let Some(record) = set.map(LogRecord::Triggers) {
+            // Nothing is in force that the log cannot hold.
+            self.log().check_size(&record)?;
+            core.record(record);
+        }
+        Ok(install(&mut core, prepared))
     }
 
     /// Where triggers begin that are to begin at a time; it is read from the log, and not under the lock. None of them
@@ -121,60 +129,60 @@ impl Dispatch {
         let failed = || Refusal::Unavailable { reason: "the search for where triggers begin failed".into() };
         history::blocking(find).await.ok_or_else(failed)?
     }
+}
 
-    fn install(&self, prepared: Prepared) -> Vec<TriggerId> {
-        let mut core = self.core();
-        let mut rules = Vec::new();
-        let mut installed = Vec::new();
-        let mut runtimes = std::mem::take(&mut core.runtimes);
-        let present = core.state.set.triggers.iter().filter(|entry| entry.removed_at_ms.is_none());
-        let present: HashMap<String, (TriggerId, Offset)> =
-            present.map(|entry| (entry.name.clone(), (entry.id, entry.birth))).collect();
-        for (name, (trigger, sink, dead_letter)) in prepared.triggers {
-            let Some(&(id, birth)) = present.get(&name) else { continue };
-            let filters = trigger.filters.clone();
-            let filter = if filters.len() == 1 {
-                filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
-            } else {
-                Filter::All(filters)
-            };
-            let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
-            let counters =
-                former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
-            rules.push(Rule {
-                trigger: id,
-                name: name.as_str().into(),
-                birth,
-                sources: trigger.sources.clone(),
-                filter,
-                errors: Arc::clone(&counters.filter_errors),
-            });
-            let policy = RetryPolicy::from(&trigger.delivery);
-            let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != trigger.sink);
-            let active = Arc::new(Active { id, name, config: trigger, sink, dead_letter, policy, counters });
-            let Some(state) = core.state.triggers.get(&id) else { continue };
-            let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
-            let runtime = match former {
-                Some(mut runtime) => {
-                    runtime.reconfigure(active, state);
-                    runtime
-                }
-                None => Runtime::new(active, state, core.state.books(state).unmatched),
-            };
-            core.runtimes.insert(id, runtime);
-            if has_moved && is_gone {
-                let record = core.pause(id, None);
-                core.log.append_later(vec![record]);
+/// Sets triggers of the set to work, and stops all others; returns those at work.
+fn install(core: &mut Core, prepared: Prepared) -> Vec<TriggerId> {
+    let mut rules = Vec::new();
+    let mut installed = Vec::new();
+    let mut runtimes = std::mem::take(&mut core.runtimes);
+    let present = core.state.set.triggers.iter().filter(|entry| entry.removed_at_ms.is_none());
+    let present: HashMap<String, (TriggerId, Offset)> =
+        present.map(|entry| (entry.name.clone(), (entry.id, entry.birth))).collect();
+    for (name, (trigger, sink, dead_letter)) in prepared.triggers {
+        let Some(&(id, birth)) = present.get(&name) else { continue };
+        let filters = trigger.filters.clone();
+        let filter = if filters.len() == 1 {
+            filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
+        } else {
+            Filter::All(filters)
+        };
+        let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
+        let counters =
+            former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
+        rules.push(Rule {
+            trigger: id,
+            name: name.as_str().into(),
+            birth,
+            sources: trigger.sources.clone(),
+            filter,
+            errors: Arc::clone(&counters.filter_errors),
+        });
+        let policy = RetryPolicy::from(&trigger.delivery);
+        let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != trigger.sink);
+        let active = Arc::new(Active { id, name, config: trigger, sink, dead_letter, policy, counters });
+        let Some(state) = core.state.triggers.get(&id) else { continue };
+        let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
+        let runtime = match former {
+            Some(mut runtime) => {
+                runtime.reconfigure(active, state);
+                runtime
             }
-            installed.push(id);
+            None => Runtime::new(active, state, core.state.books(state).unmatched),
+        };
+        core.runtimes.insert(id, runtime);
+        if has_moved && is_gone {
+            let record = core.pause(id, None);
+            core.log.append_later(vec![record]);
         }
-        core.frozen.append(&mut runtimes);
-        let named = core.runtimes.values().map(|runtime| &*runtime.active.config.filters);
-        let fields: BTreeSet<String> = named.flatten().flat_map(Filter::fields).collect();
-        core.census.look_for(fields);
-        core.table = Arc::new(Table::new(rules));
-        installed
+        installed.push(id);
     }
+    core.frozen.append(&mut runtimes);
+    let named = core.runtimes.values().map(|runtime| &*runtime.active.config.filters);
+    let fields: BTreeSet<String> = named.flatten().flat_map(Filter::fields).collect();
+    core.census.look_for(fields);
+    core.table = Arc::new(Table::new(rules));
+    installed
 }
 
 /// The trigger set that follows from the one in force; `None` when nothing of it changes.

@@ -133,6 +133,7 @@ pub struct Log {
     measures: Arc<Measures>,
     keeper: Arc<keeper::Shared>,
     index: Arc<Index>,
+    frame_bytes_max: usize,
 }
 
 impl Log {
@@ -146,6 +147,15 @@ impl Log {
         self.queue.append(Append { events, records, answer: Some(answer) });
         let gone = || Refusal::Unavailable { reason: "the store has stopped".into() };
         Ok(answered.await.map_err(|_| gone())??.receipts)
+    }
+
+    /// Refuses a record that no segment can hold. Whoever folds a record in before it is on disk asks first, if it has no
+    /// other bound.
+    pub fn check_size(&self, record: &LogRecord) -> Result<(), Refusal> {
+        let mut frame = vec![0; format::FRAME_HEADER_BYTES];
+        record.append_to(&mut frame);
+        let bytes_max = self.frame_bytes_max;
+        if frame.len() > bytes_max { Err(Refusal::TooLarge { bytes_max }) } else { Ok(()) }
     }
 
     /// Stores records soon: within 50 ms, or with the next events.

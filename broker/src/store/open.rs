@@ -260,6 +260,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let free_bytes_min = options.free_bytes.max(options.segment_bytes);
     let room = Room { disk: Arc::clone(&disk), free_bytes_min };
     let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
+    let frame_bytes_max = spares.frame_bytes_max();
     let keeper = Keeper::new(
         disk,
         layout,
@@ -271,7 +272,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     );
     let (tell, ended) = oneshot::channel();
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
-    let log = Log { queue, reader, measures, keeper: shared, index };
+    let log = Log { queue, reader, measures, keeper: shared, index, frame_bytes_max };
     Ok(Prepared { writer, keeper, lock, tell, opened: Opened { log, state, tail, ended, recovery } })
 }
 

@@ -245,19 +245,23 @@ impl Reader {
 
     /// Walks as [`Self::walk`] does, and says where something cannot be read.
     pub fn walk_all(&self, from: Offset, visit: &mut dyn FnMut(Passed) -> bool) -> Result<(), ReadError> {
-        let (mut walk, mut number) = (Walk::default(), 0);
-        while let Some(segment) = self.oldest_above(number) {
-            number = segment.number();
-            let extent = segment.extent();
-            if extent.next_offset < from && extent.last_frame.is_some() {
-                continue;
-            }
-            let start = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
-            // What is needed of the next one is its header, and no lease.
+        let mut walk = Walk::default();
+        let mut leased = self.oldest_above(0);
+        while let Some(segment) = leased {
+            let number = segment.number();
+            // Looked for first: a segment with another behind it grows no more, and is walked to its end. What is needed
+            // of the next one is its header, and no lease.
             let next = self.oldest_above(number).map(|next| next.header);
-            if !walk.segment(&segment, next, start, visit)? {
-                return Ok(());
+            let extent = segment.extent();
+            if extent.next_offset >= from || extent.last_frame.is_none() {
+                let start = if from == Offset(0) { SEGMENT_HEADER_BYTES } else { segment.seek(from) };
+                if !walk.segment(&segment, next, start, visit)? {
+                    return Ok(());
+                }
             }
+            // What has been written since stands behind what was not walked. The next one is leased before this one is
+            // let go: else retention might take both.
+            leased = next.and_then(|_| self.oldest_above(number));
         }
         Ok(())
     }

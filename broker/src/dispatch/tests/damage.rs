@@ -58,6 +58,26 @@ fn what_a_gap_took_is_lost_to_a_trigger_that_was_behind_with_it() {
 }
 
 #[test]
+fn what_was_routed_again_is_not_passed_over_when_it_stands_behind_what_cannot_be_read() {
+    small(BOTH).play(async |broker| {
+        behind(broker).await;
+        // The match of the event before it is lost with it, and recorded anew at the end of the log.
+        broker.damage("event-250");
+        broker.kill_and_restart_without_the_damaged().await;
+        broker.settle().await;
+        broker.damage("event-280");
+        broker.pause("t", None).await;
+        broker.at(60.0).await;
+        let error = broker.last_error("t").expect("it is said");
+        assert!(error.contains("cannot read what the trigger matched"), "{error}");
+        broker.repair("event-280");
+        broker.at(200.0).await;
+        let books = broker.books("t");
+        assert_eq!((books.delivered, books.lost, books.pending()), (199, 1, 0), "{books:?}");
+    });
+}
+
+#[test]
 fn a_past_that_cannot_be_read_is_waited_for_and_holds_up_no_other() {
     Setup::new("u: { sink: http://mail }", |_, _, _| "200").play(async |broker| {
         for id in ["past-1", "past-2"] {

@@ -5,5 +5,6 @@ mod descent;
 mod hanging;
 mod pace;
 mod reads;
+mod reload;
 mod retries;
 pub mod rig;

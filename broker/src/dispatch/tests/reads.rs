@@ -3,14 +3,17 @@
 use std::future::Future;
 use std::hash::RandomState;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use expect_test::expect;
 
+use super::super::history::Piece;
 use super::super::order::{Key, LookUp};
 use super::rig::{Rig, Setup};
 use crate::delivery::Reason;
+use crate::store::{LogRecord, Offset, TriggerId};
 
 /// A clock that stands still for as long as a read is held: whatever happens meanwhile did not wait for it.
 async fn delivered_meanwhile(broker: &Rig, trigger: &str, id: &str) {
@@ -105,6 +108,33 @@ fn the_place_of_a_trigger_that_begins_at_a_time_is_read_while_others_go_on() {
         reload.await.unwrap().unwrap();
         broker.at(60.0).await;
         assert_eq!(broker.books("t").delivered, 4);
+    });
+}
+
+#[test]
+fn matches_that_no_segment_can_hold_together_are_recorded_in_pieces() {
+    Setup::new("t: { sink: http://shop }", |_, _, _| "200").play(async |broker| {
+        // Seven megabytes of them.
+        let ids: Vec<_> = (0..35_000).map(|n| TriggerId(u32::MAX - n)).collect();
+        let matches: Vec<_> = (0..40).map(|n| (Offset(n), ids.clone())).collect();
+        {
+            let mut core = broker.dispatch.core();
+            let (table, none) = (Arc::clone(&core.table), Piece { records: Vec::new(), end: Offset(40) });
+            core.route_leftovers(Offset(0), &none, matches, &table).expect("the table is in force");
+        }
+        broker.dispatch.log().flush().await.unwrap();
+        let mut found = Vec::new();
+        let visit = &mut |record, _| {
+            if let LogRecord::Routed(routed) = record {
+                found.push((routed.from.0, routed.to.0));
+                assert!(routed.matches.iter().map(|(at, _)| at.0).eq(routed.from.0..=routed.to.0));
+            }
+            true
+        };
+        broker.dispatch.log().reader().walk(Offset(0), visit).unwrap();
+        assert_eq!(found.first().map(|first| first.0), Some(0), "they are on the log");
+        assert_eq!(found.last().map(|last| last.1), Some(39));
+        assert!(found.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{found:?}");
     });
 }
 

@@ -227,9 +227,11 @@ impl Index {
     /// and others of the same frames. The offsets are in order; what the index has not reached is read once for all of them.
     pub fn outcomes(&self, offsets: &[Offset], visit: &mut dyn FnMut(LogRecord)) -> Result<(), ReadError> {
         let Some(first) = offsets.first().copied() else { return Ok(()) };
-        let (mut last_frame, mut above) = (0, 0);
-        while let Some(segment) = self.reader.oldest_above(above) {
+        let (mut last_frame, mut above, mut is_last) = (0, 0, false);
+        while !is_last && let Some(segment) = self.reader.oldest_above(above) {
             above = segment.number();
+            // Looked for first: a segment with another behind it grows no more, and is read to its end.
+            is_last = self.reader.oldest_above(above).is_none();
             let extent = segment.extent();
             if extent.next_offset < first && extent.last_frame.is_some() {
                 continue;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{Append, Index, LogRecord, Offset, Options, Wanted, open};
+use super::super::{Append, Index, LogRecord, Mark, Offset, Options, Passed, Wanted, open};
 use super::disk::{Fault, SimDisk};
-use super::rig::{Run, options};
+use super::rig::{Run, event, options};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,6 +58,52 @@ fn whoever_reads_a_segment_leases_no_other() {
         disk.let_reads_go();
         looking.join().unwrap();
     }
+}
+
+/// Segments that come while the last one is read are none that follow what was read of it.
+#[test]
+fn a_walk_ends_where_the_log_did_and_leaves_nothing_out_before() {
+    let disk = SimDisk::new();
+    let mut run = log_of_segments(&disk);
+    let reader = Arc::clone(run.log.reader());
+    let mut seen = Vec::new();
+    let mut written = 30..60;
+    let visit = &mut |passed| {
+        match passed {
+            Passed::Record(LogRecord::Event(record), _) => seen.push(record.offset.0),
+            Passed::Record(..) => {}
+            Passed::Damage(place) => panic!("{place:?}"),
+        }
+        if seen.len() == 29 {
+            written.by_ref().for_each(|n| _ = run.put(&n.to_string(), 1400));
+        }
+        true
+    };
+    reader.walk_all(Offset(0), visit).unwrap();
+    assert_eq!(written, 60..60, "they were written meanwhile");
+    assert!(seen.len() >= 30, "{seen:?}");
+    assert!(seen.iter().copied().eq(0..seen.len() as u64), "{seen:?}");
+}
+
+/// What became of an event is told in the order of the log.
+#[test]
+fn outcomes_that_are_written_meanwhile_are_told_after_all_before_them_or_not_at_all() {
+    let disk = SimDisk::new();
+    let mut run = log_of_segments(&disk);
+    let told = |number: u64| LogRecord::Mark(Mark { source: "s".into(), text: number.to_string() });
+    run.append(&[], vec![told(0)]).unwrap();
+    let index = Arc::clone(run.log.index());
+    let mut seen = Vec::new();
+    index
+        .outcomes(&[Offset(0)], &mut |record| {
+            let LogRecord::Mark(mark) = record else { return };
+            seen.push(mark.text);
+            if seen.len() == 1 {
+                (1..30).for_each(|n| _ = run.append(&[event("more", 1400)], vec![told(n)]).unwrap());
+            }
+        })
+        .unwrap();
+    assert!(seen.iter().cloned().eq((0..seen.len()).map(|n| n.to_string())), "{seen:?}");
 }
 
 /// Another process may have the directory when the lock is free: the keeper must have ended by then.

@@ -73,8 +73,8 @@ fn a_walk_tells_of_damage_where_verify_does_and_nowhere_else() {
     }
 }
 
-#[test]
-fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
+/// A trigger without room for most of its 30 matches, each in a frame of its own; also where those frames are.
+fn long_backlog() -> (SimDisk, Options, Run, Vec<(u64, usize)>) {
     let options = Options { window: None, segment_bytes: 12 << 10, outstanding: 4, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
@@ -87,35 +87,83 @@ fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
     };
     let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry] };
     run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
-    let mut frame = Vec::new();
+    let mut frames = Vec::new();
     for n in 0..30 {
         let offset = run.put(&n.to_string(), 500);
-        let matches = vec![(offset, vec![TriggerId(1)])];
-        let routed = Routed { epoch: 1, from: offset, to: offset, matches, only: None };
-        run.append(&[], vec![LogRecord::Routed(routed)]).unwrap();
-        if n == 10 {
-            let segment = run.log.reader().segments().last().unwrap().clone();
-            frame = vec![segment.number(), segment.extent().end - 512];
-        }
+        run.append(&[], vec![routed(offset)]).unwrap();
+        let segment = run.log.reader().segments().last().unwrap().clone();
+        frames.push((segment.number(), segment.extent().end as usize - 512 + 70));
     }
+    (disk, options, run, frames)
+}
+
+fn routed(offset: Offset) -> LogRecord {
+    let matches = vec![(offset, vec![TriggerId(1)])];
+    LogRecord::Routed(Routed { epoch: 1, from: offset, to: offset, matches, only: None })
+}
+
+/// Accepts the loss of what is damaged.
+fn accept(disk: &SimDisk) {
+    let lost = verify(disk).damage[0].offsets;
+    repair_on(Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0).unwrap();
+}
+
+#[test]
+fn what_was_routed_again_is_not_taken_to_be_lost_when_it_stands_behind_what_cannot_be_read() {
+    let (disk, options, run, frames) = long_backlog();
+    run.stop().unwrap();
+    flip(&disk, &layout().segment(frames[10].0), frames[10].1, 0);
+    accept(&disk);
+    let mut run = Run::open(&disk, &options).unwrap();
+    let unrouted = run.state.unrouted.clone();
+    assert_eq!(unrouted, [(Offset(10), Offset(11))]);
+    run.append(&[], vec![routed(Offset(10))]).unwrap();
     run.keeper.step();
     run.stop().unwrap();
-    flip(&disk, &layout().segment(frame[0]), frame[1] as usize + 70, 0);
-
-    let delivered = |run: &mut Run, offset: u64| {
-        let attempted = Attempted {
-            id: DeliveryId { trigger: TriggerId(1), offset: Offset(offset), redrive: 0 },
-            attempt: 1,
-            at_ms: 1,
-            duration_ms: 0,
-            status: Some(200),
-            error: None,
-            body: bytes::Bytes::new(),
-            owes_letter: false,
-            next: Next::Delivered,
-        };
-        run.append(&[], vec![LogRecord::Outcomes(vec![attempted])]).unwrap();
+    flip(&disk, &layout().segment(frames[20].0), frames[20].1, 0);
+    let deliver_all = || {
+        for _ in 0..10 {
+            let mut run = Run::open(&disk, &options).unwrap();
+            let slots = run.state.triggers[&TriggerId(1)].outstanding.iter();
+            let offsets: Vec<u64> = slots.map(|slot| slot.offset().0).collect();
+            offsets.iter().for_each(|offset| delivered(&mut run, *offset));
+            run.stop().unwrap();
+        }
     };
+    deliver_all();
+    let run = Run::open(&disk, &options).unwrap();
+    assert!(run.state.floor() <= Offset(10), "it is still needed");
+    run.stop().unwrap();
+    flip(&disk, &layout().segment(frames[20].0), frames[20].1, 0);
+    deliver_all();
+    let run = Run::open(&disk, &options).unwrap();
+    check_books(&run.state);
+    let books = run.state.books(&run.state.triggers[&TriggerId(1)]);
+    assert_eq!((books.delivered, books.lost, books.pending()), (30, 0, 0), "{books:?}");
+}
+
+fn delivered(run: &mut Run, offset: u64) {
+    let attempted = Attempted {
+        id: DeliveryId { trigger: TriggerId(1), offset: Offset(offset), redrive: 0 },
+        attempt: 1,
+        at_ms: 1,
+        duration_ms: 0,
+        status: Some(200),
+        error: None,
+        body: bytes::Bytes::new(),
+        owes_letter: false,
+        next: Next::Delivered,
+    };
+    run.append(&[], vec![LogRecord::Outcomes(vec![attempted])]).unwrap();
+}
+
+#[test]
+fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
+    let (disk, options, mut run, frames) = long_backlog();
+    run.keeper.step();
+    run.stop().unwrap();
+    flip(&disk, &layout().segment(frames[10].0), frames[10].1, 0);
+
     let behind = |run: &Run| run.state.triggers[&TriggerId(1)].behind;
     let mut run = Run::open(&disk, &options).unwrap();
     assert_eq!(behind(&run), Some(Offset(4)));
@@ -126,8 +174,7 @@ fn matches_in_damaged_frames_are_waited_for_until_the_loss_is_accepted() {
     assert_eq!((behind(&run), run.state.floor()), (Some(Offset(10)), Offset(10)));
     run.stop().unwrap();
 
-    let lost = verify(&disk).damage[0].offsets;
-    repair_on(Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0).unwrap();
+    accept(&disk);
     let mut run = Run::open(&disk, &options).unwrap();
     assert_eq!(behind(&run), Some(Offset(15)));
     (11..30).for_each(|offset| delivered(&mut run, offset));
