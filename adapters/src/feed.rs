@@ -33,6 +33,8 @@ pub(crate) struct Feed<P> {
     waiting: VecDeque<Taken<P>>,
     waiting_bytes: usize,
     flight: Option<Flight<P>>,
+    /// Why the rest of a batch is not stored: told once what was stored of it has been.
+    rest: Option<Stored<P>>,
 }
 
 /// What more may be taken for now.
@@ -50,15 +52,27 @@ impl Room {
 
 struct Flight<P> {
     since: Instant,
-    /// `None` when it was told to stop before there was room.
-    stored: Pin<Box<dyn Future<Output = Stored<P>> + Send>>,
+    kept: Pin<Box<dyn Future<Output = Kept<P>> + Send>>,
 }
 
+/// `None` when it was told to stop before there was room.
 type Stored<P> = Result<Option<Vec<P>>, Down>;
+
+/// What of a batch is on disk, from its beginning on, and why the rest is not, if there is one.
+struct Kept<P> {
+    places: Vec<P>,
+    rest: Option<Stored<P>>,
+}
 
 impl<P: Send + 'static> Feed<P> {
     pub fn new(context: &Context) -> Self {
-        Self { context: context.clone(), waiting: VecDeque::new(), waiting_bytes: 0, flight: None }
+        Self {
+            context: context.clone(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            flight: None,
+            rest: None,
+        }
     }
 
     pub fn push(&mut self, record: Record, made: Result<Event, Unfit>, place: P) {
@@ -89,28 +103,44 @@ impl<P: Send + 'static> Feed<P> {
         self.waiting_bytes = self.waiting.iter().map(|taken| size(&taken.record)).sum();
     }
 
-    /// Returns the places of the next batch once it is on disk; `None` when it was told to stop and there is no room. Dropping the
-    /// future loses nothing.
+    /// Returns the places of the next batch once it is on disk; `None` when it was told to stop and there is no room. Of a batch
+    /// that cannot be stored whole, the beginning is returned first, so that it does not come again. Dropping the future loses
+    /// nothing.
     pub async fn stored(&mut self) -> Stored<P> {
+        if let Some(rest) = self.rest.take() {
+            // What came after the gap must not be stored before what is in it.
+            self.forget();
+            return rest;
+        }
         if self.flight.is_none() {
             let batch = self.next_batch();
             if batch.is_empty() {
                 return pending().await;
             }
-            let stored = Box::pin(store(self.context.clone(), batch));
-            self.flight = Some(Flight { since: Instant::now(), stored });
+            let kept = Box::pin(store(self.context.clone(), batch));
+            self.flight = Some(Flight { since: Instant::now(), kept });
         }
         let Some(flight) = &mut self.flight else { return Ok(None) };
-        let stored = flight.stored.as_mut().await;
+        let Kept { places, rest } = flight.kept.as_mut().await;
         self.flight = None;
-        stored
+        match rest {
+            Some(rest) if places.is_empty() => rest,
+            rest => {
+                self.rest = rest;
+                Ok(Some(places))
+            }
+        }
     }
 
     /// Waits for what is being stored and gives up the rest.
     pub async fn finish(&mut self) -> Stored<P> {
+        self.forget();
+        if self.flight.is_some() { self.stored().await } else { Ok(None) }
+    }
+
+    fn forget(&mut self) {
         self.waiting.clear();
         self.waiting_bytes = 0;
-        if self.flight.is_some() { self.stored().await } else { Ok(None) }
     }
 
     fn next_batch(&mut self) -> Vec<Taken<P>> {
@@ -142,12 +172,15 @@ fn size(record: &Record) -> usize {
 }
 
 /// Stores a batch in order, in as many parts as the store needs.
-async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Stored<P> {
+async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Kept<P> {
     // What follows `batch`, the next at the end.
     let mut behind = Vec::new();
     let mut places = Vec::with_capacity(batch.len());
     loop {
-        let (entries, aside) = parts(&context, &batch)?;
+        let (entries, aside) = match parts(&context, &batch) {
+            Ok(parts) => parts,
+            Err(down) => return Kept { places, rest: Some(Err(down)) },
+        };
         match context.store(entries, aside, None).await {
             Outcome::Stored(published) => {
                 let duplicates = published.receipts.iter().filter(|receipt| receipt.duplicate).count();
@@ -155,17 +188,17 @@ async fn store<P>(mut context: Context, mut batch: Vec<Taken<P>>) -> Stored<P> {
                 places.extend(batch.into_iter().map(|taken| taken.place));
                 match behind.pop() {
                     Some(next) => batch = next,
-                    None => return Ok(Some(places)),
+                    None => return Kept { places, rest: None },
                 }
             }
             Outcome::Conflict { index, offset } => put_aside(&mut batch, index, offset),
             Outcome::TooLarge { .. } if batch.len() > 1 => behind.push(batch.split_off(batch.len() / 2)),
             Outcome::TooLarge { bytes_max } => {
                 let position = batch.first().map_or("", |taken| &taken.record.position);
-                return Err(Context::no_room_ever(position, bytes_max));
+                let down = Context::no_room_ever(position, bytes_max);
+                return Kept { places, rest: Some(Err(down)) };
             }
-            // What is on disk already may be acknowledged: the source takes nothing more.
-            Outcome::Stopped => return Ok((!places.is_empty()).then_some(places)),
+            Outcome::Stopped => return Kept { places, rest: Some(Ok(None)) },
         }
     }
 }
@@ -211,7 +244,8 @@ mod tests {
     use super::*;
     use crate::{Health, Intake, Published, Publisher, Receipt, Refusal, Request, Stop};
 
-    /// Refuses the event `twice` as a conflict, and more than so many records at once, and keeps the rest.
+    /// Refuses the event `twice` as a conflict, `huge` and more than so many records at once as too large, has no room for `full`,
+    /// and keeps the rest.
     struct Store(Mutex<Vec<String>>, usize);
 
     impl Default for Store {
@@ -222,12 +256,12 @@ mod tests {
 
     impl Intake for Store {
         fn submit(&self, request: Request) {
-            if request.entries.len() + request.aside.len() > self.1 {
-                drop(request.answer.send(Err(Refusal::TooLarge { bytes_max: 100 })));
-                return;
-            }
             let ids: Vec<_> = request.entries.iter().map(|entry| entry.event.id().to_owned()).collect();
-            let answer = match ids.iter().position(|id| id == "twice") {
+            let place_of = |wanted: &str| ids.iter().position(|id| id == wanted);
+            let is_large = request.entries.len() + request.aside.len() > self.1;
+            let answer = match place_of("twice") {
+                _ if is_large || place_of("huge").is_some() => Err(Refusal::TooLarge { bytes_max: 100 }),
+                _ if place_of("full").is_some() => Err(Refusal::Full { reason: "no room".into() }),
                 Some(index) => Err(Refusal::Conflict { index, offset: 7 }),
                 None => {
                     let mut kept = self.0.lock().expect("no panic");
@@ -246,11 +280,15 @@ mod tests {
     }
 
     fn feed(store: &Arc<Store>) -> Feed<usize> {
+        feed_until(store, watch::channel(false).1)
+    }
+
+    fn feed_until(store: &Arc<Store>, stop: watch::Receiver<bool>) -> Feed<usize> {
         let context = Context {
             name: "s".into(),
             publisher: Publisher::new("s", Arc::<Store>::clone(store)),
             health: Health::new(|_| {}),
-            stop: Stop::new(watch::channel(false).1),
+            stop: Stop::new(stop),
             mark: None,
             put_aside_bytes: 8,
             oversize: Oversize::Stop,
@@ -305,6 +343,36 @@ mod tests {
         push(&mut fed, 9, Some("a"), b"");
         let down = fed.stored().await.expect_err("down").reason;
         assert!(down.contains("p/9") && down.contains("`store.segment`"), "{down}");
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_before_a_record_that_never_has_room_is_acknowledged_and_not_stored_again() {
+        let store = Arc::new(Store::default());
+        let mut feed = feed(&store);
+        for (place, id) in ["a", "b", "c", "huge", "d"].into_iter().enumerate() {
+            push(&mut feed, place, Some(id), b"");
+        }
+        assert_eq!(feed.stored().await.expect("stored"), Some(vec![0, 1, 2]));
+        push(&mut feed, 5, Some("e"), b"");
+        let down = feed.stored().await.expect_err("down").reason;
+        assert!(down.contains("p/3"), "{down}");
+        assert_eq!(feed.finish().await.expect("nothing flies"), None);
+        assert_eq!(*store.0.lock().expect("no panic"), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn after_a_stop_amid_a_batch_nothing_behind_it_is_stored() {
+        let store = Arc::new(Store(Mutex::default(), 2));
+        let (_hold, stop) = watch::channel(true);
+        let mut feed = feed_until(&store, stop);
+        for (place, id) in ["a", "b", "full", "c"].into_iter().enumerate() {
+            push(&mut feed, place, Some(id), b"");
+        }
+        // Of this, half is stored when the stop is noticed.
+        assert_eq!(feed.stored().await.expect("stored"), Some(vec![0, 1]));
+        push(&mut feed, 4, Some("d"), b"");
+        assert_eq!(feed.stored().await.expect("stopped"), None);
+        assert_eq!(*store.0.lock().expect("no panic"), ["a", "b"]);
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ mod open;
 mod publisher;
 mod record;
 mod source;
+mod tls;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod unsent;
 pub mod webhook;
@@ -33,5 +34,6 @@ pub use publisher::{
 };
 pub use record::{Record, Unfit};
 pub use source::{Context, Down, Health, Outcome, Report, Source, Stop};
+pub use tls::explained as explained_tls;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 pub use unsent::{Unopened, Unsent};

@@ -289,6 +289,8 @@ async fn gitea_and_forgejo_may_deliver_with_get() {
         );
         assert_eq!((&event["id"], &event["datacontenttype"]), (&json!(sender), &json!("application/json")));
     }
+    let long = format!("?payload={}", "x".repeat(8 << 10));
+    assert_eq!(get(&long, &[("x-gitea-event", "push")]).await.status, 414);
     // Nobody else delivers so, and what has no payload is no delivery.
     for (query, with) in
         [(&*query, [("x-github-event", "push")]), ("?payloads=1", [("x-gitea-event", "push")])]

@@ -232,3 +232,28 @@ fn a_message_larger_than_one_pull_and_a_consumer_with_limits_are_no_obstacle() {
         },
     );
 }
+
+/// The server says nothing when a request's bytes are used up to the last.
+#[test]
+fn a_request_whose_bytes_are_just_enough_is_over() {
+    tell(System::Nats, "a_request_whose_bytes_are_just_enough_is_over", async |story| {
+        story.create().await;
+        // What the server counts is measured with a consumer whose name is as long.
+        story.nats(
+            "import json\n\
+             for number in range(6): await stream.publish(sys.argv[2].lower() + '.x', b'%d' % number)\n\
+             await stream.add_consumer(sys.argv[2], ConsumerConfig(durable_name='probes', ack_policy=AckPolicy.EXPLICIT))\n\
+             probe = await stream.pull_subscribe_bind('probes', sys.argv[2])\n\
+             [message] = await probe.fetch(1)\n\
+             size = len(message.subject) + len(message.reply) + len(message.data)\n\
+             config = dict(durable_name='sluice', ack_policy='explicit', max_bytes=2 * size)\n\
+             request = json.dumps(dict(stream_name=sys.argv[2], config=config)).encode()\n\
+             made = await connection.request('$JS.API.CONSUMER.DURABLE.CREATE.' + sys.argv[2] + '.sluice', request)\n\
+             assert b'error' not in made.data, made.data",
+        );
+        let _running = run(&story.store, &story.yaml());
+        story.store.until("six events", |stored| stored.events.len() == 6).await;
+        let stored = story.store.lock();
+        assert_eq!((stored.duplicates, &stored.down[..]), (0, &[][..]));
+    });
+}

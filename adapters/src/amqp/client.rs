@@ -8,6 +8,8 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use sluice_config as config;
 
+use crate::explained_tls;
+
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 pub async fn connect(
@@ -22,7 +24,7 @@ pub async fn connect(
     let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
     let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
     match tokio::time::timeout(CONNECT_MAX, connecting).await {
-        Ok(connected) => connected.map_err(|error| error.to_string()),
+        Ok(connected) => connected.map_err(|error| explained_tls(error.to_string())),
         Err(_) => Err(format!("no answer within {CONNECT_MAX:?}")),
     }
 }

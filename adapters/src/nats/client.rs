@@ -9,6 +9,8 @@ use sluice_config as config;
 use sluice_schemas::http as binding;
 use tokio::sync::watch;
 
+use crate::explained_tls;
+
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// What waits in the client for subjects of core NATS; what comes beyond it is lost. A request for messages of a consumer asks for
@@ -69,7 +71,7 @@ pub async fn connect(client: &config::NatsClient) -> Result<Connection, String> 
         let read = options.credentials_file(path).await;
         options = read.map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let client = options.connect(servers).await.map_err(|error| error.to_string())?;
+    let client = options.connect(servers).await.map_err(|error| explained_tls(error.to_string()))?;
     Ok(Connection { client, lost })
 }
 

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::BatchConfig;
-use async_nats::jetstream::consumer::{self, Config, PullConsumer};
+use async_nats::jetstream::consumer::{self, Config, PullConsumer, ReplayPolicy};
 use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -40,7 +40,23 @@ struct Request {
     reply: String,
     asked: usize,
     left: usize,
+    /// `None` where there is no limit.
+    bytes_left: Option<usize>,
     heard: Instant,
+}
+
+impl Request {
+    fn took(&mut self, bytes: usize) {
+        self.heard = Instant::now();
+        self.left = self.left.saturating_sub(1);
+        // Whoever counts more than the server does cannot tell when its bytes are used up.
+        self.bytes_left = self.bytes_left.and_then(|left| left.checked_sub(bytes));
+    }
+
+    /// The server says nothing when the messages, or the bytes to the last, are used up.
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.bytes_left == Some(0)
+    }
 }
 
 /// What one request may ask for.
@@ -161,9 +177,8 @@ impl Pull {
     fn took(&mut self, message: Message) -> jetstream::Message {
         (self.is_large, self.in_vain) = (false, 0);
         if let Some(request) = &mut self.open {
-            request.heard = Instant::now();
-            request.left = request.left.saturating_sub(1);
-            if request.left == 0 {
+            request.took(message.length);
+            if request.is_over() {
                 self.open = None;
             }
         }
@@ -174,17 +189,20 @@ impl Pull {
         let batch = self.limits.request(room, self.is_large);
         self.requests += 1;
         let reply = format!("{}.{}", self.inbox, self.requests);
-        let asked = batch.batch;
+        let (asked, bytes) = (batch.batch, batch.max_bytes);
         let sent = self.consumer.request_batch(batch, reply.clone().into()).await;
         sent.map_err(|error| error.to_string())?;
-        self.open = Some(Request { reply, asked, left: asked, heard: Instant::now() });
+        let bytes_left = (bytes > 0).then_some(bytes);
+        self.open = Some(Request { reply, asked, left: asked, bytes_left, heard: Instant::now() });
         Ok(())
     }
 }
 
-/// Whether messages wait for a consumer that nothing keeps from delivering them.
+/// Whether messages wait for a consumer that nothing keeps from delivering them: one that replays at the original speed lets the
+/// next wait for as long as it waited then.
 fn is_held_back(info: &consumer::Info) -> bool {
-    info.num_pending > 0 && info.num_ack_pending == 0 && !info.paused
+    let is_instant = info.config.replay_policy == ReplayPolicy::Instant;
+    info.num_pending > 0 && info.num_ack_pending == 0 && !info.paused && is_instant
 }
 
 fn said(status: StatusCode, description: &str) -> Said {
@@ -233,17 +251,19 @@ mod tests {
 
     #[test]
     fn messages_that_wait_for_nothing_are_held_back() {
-        let info = |num_pending: u64, num_ack_pending: usize, paused: bool| {
+        let replayed = |num_pending: u64, num_ack_pending: usize, paused: bool, replay_policy: &str| {
             let sequence = json!({ "consumer_seq": 0, "stream_seq": 0 });
             let info = json!({
                 "stream_name": "S", "name": "c", "created": "2026-01-01T00:00:00Z", "delivered": sequence, "ack_floor": sequence,
-                "config": { "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": "instant" },
+                "config": { "deliver_policy": "all", "ack_policy": "explicit", "replay_policy": replay_policy },
                 "num_ack_pending": num_ack_pending, "num_redelivered": 0, "num_waiting": 0, "num_pending": num_pending,
                 "paused": paused,
             });
             serde_json::from_value::<consumer::Info>(info).expect("as the server writes it")
         };
+        let info = |pending, unacknowledged, paused| replayed(pending, unacknowledged, paused, "instant");
         assert!(is_held_back(&info(1, 0, false)));
+        assert!(!is_held_back(&replayed(1, 0, false, "original")));
         for (pending, unacknowledged, paused) in [(0, 0, false), (1, 1, false), (1, 0, true)] {
             assert!(!is_held_back(&info(pending, unacknowledged, paused)));
         }

@@ -51,7 +51,7 @@ Examples:
   sluice publish --type com.example.order --source /shop --data '{\"amount\": 120}'
   sluice triggers
 
-Exit codes: 0 done, 1 failed, 2 usage, 78 wrong configuration."
+Exit codes: 0 done, 1 failed, 2 usage, 74 the store could not be written, 78 wrong configuration."
 )]
 pub struct Cli {
     /// How log lines on standard error are written; the environment variable SLUICE_LOG filters them

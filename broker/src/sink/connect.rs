@@ -17,6 +17,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::trust::Trust;
+
 /// Why a sink cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -48,7 +50,7 @@ pub enum ConnectError {
     NoAddress { host: String },
     #[error("cannot connect to {address}: {}", cause(.source))]
     Refused { address: SocketAddr, source: io::Error },
-    #[error("tls: {0}")]
+    #[error("tls: {}", cause_of_tls(.0))]
     Tls(io::Error),
 }
 
@@ -57,6 +59,12 @@ fn cause(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         _ => error.to_string(),
     }
+}
+
+fn cause_of_tls(error: &io::Error) -> String {
+    let said = error.to_string();
+    let explained = sluice_adapters::explained_tls(said.clone());
+    if explained == said { said } else { format!("{explained}, or `tls.ca` names this one") }
 }
 
 /// Where a sink is and how it is reached.
@@ -113,8 +121,15 @@ impl Target {
 
 fn tls_config(tls: &config::Tls) -> Result<ClientConfig, OpenError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(roots(tls.ca.as_deref())?);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let builder = match &tls.ca {
+        Some(ca) => {
+            let trust = Trust::in_these(certificates(ca)?, provider)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(trust))
+        }
+        None => builder.with_root_certificates(of_the_machine()),
+    };
     let mut config = match (&tls.cert, &tls.key) {
         (Some(cert), Some(key)) => {
             let read = |source| OpenError::File { path: key.clone(), source };
@@ -130,20 +145,11 @@ fn tls_config(tls: &config::Tls) -> Result<ClientConfig, OpenError> {
     Ok(config)
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, OpenError> {
+/// A machine without certificates fails at the first delivery, with that reason.
+fn of_the_machine() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate)?;
-            }
-        }
-        // A machine without certificates fails at the first delivery, with that reason.
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    Ok(roots)
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {

@@ -8,6 +8,7 @@ pub(crate) mod scripted;
 mod stdout;
 #[cfg(any(feature = "amqp", feature = "kafka", feature = "nats"))]
 mod systems;
+mod trust;
 
 use std::time::Duration;
 
