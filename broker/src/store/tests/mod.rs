@@ -6,6 +6,7 @@ pub mod disk;
 mod holding;
 mod model;
 mod parts;
+mod retention;
 pub mod rig;
 mod unread;
 mod writing;
