@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 pub mod disk;
+mod ending;
 mod holding;
 mod model;
 mod parts;
