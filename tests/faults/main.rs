@@ -282,3 +282,12 @@ async fn a_second_process_on_a_directory_is_refused_and_the_first_goes_on() {
     workload.kill(broker).await;
     verify("two processes", workload).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_a_request_and_says_nothing_is_given_up() {
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let answer = wire::call(address, "GET", "/readyz", &Value::Null).await;
+    let error = answer.expect_err("nobody answers").to_string();
+    assert_eq!(error, "GET /readyz was not answered within 60s");
+}

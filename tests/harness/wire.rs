@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -15,6 +16,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Longer than a broker that is frozen, drained or on a slow disk ever takes to answer.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A connection that stays open and says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} was not answered within {ANSWER_DEADLINE:?}")]
+pub struct Unanswered(String);
 
 /// One kept-alive connection.
 pub struct Connection(SendRequest<Full<Bytes>>);
@@ -38,7 +47,8 @@ impl Answer {
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self, Failure> {
-        let stream = TcpStream::connect(address).await?;
+        let connected = tokio::time::timeout(ANSWER_DEADLINE, TcpStream::connect(address)).await;
+        let stream = connected.map_err(|_| Unanswered(format!("a connection to {address}")))??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // How a connection ends shows in the requests on it.
@@ -46,7 +56,14 @@ impl Connection {
         Ok(Self(sender))
     }
 
+    /// Sends a request and waits for its answer, but not for ever.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        let what = format!("{} {}", request.method(), request.uri());
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(request)).await;
+        answer.unwrap_or_else(|_| Err(Box::new(Unanswered(what))))
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         self.0.ready().await?;
         let (parts, body) = self.0.send_request(request).await?.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })

@@ -22,6 +22,8 @@ const BATCH_EVENTS_MAX: usize = 6;
 /// Between two tries at a broker that refuses or is not there.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const UNTIL_DEADLINE: Duration = Duration::from_secs(40);
+/// A publisher ends between two requests, and a request has a deadline of its own.
+const PUBLISHERS_DEADLINE: Duration = wire::ANSWER_DEADLINE.saturating_add(Duration::from_secs(30));
 const DRAIN_DEADLINE: Duration = Duration::from_secs(90);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// Events looked up by their offset and by their id at the end; the newest, which retention cannot have taken.
@@ -169,9 +171,7 @@ impl Workload {
         let mut broker = self.spawn();
         let addresses = self.open(&mut broker).await;
         self.target = None;
-        while let Some(ended) = self.publishers.join_next().await {
-            ended.unwrap();
-        }
+        self.end_publishers(&broker).await;
         self.settled(addresses.admin).await;
         let letters = ledger::dead_letters(addresses.admin, "flaky").await;
         self.ledger().bury(&letters);
@@ -180,6 +180,20 @@ impl Workload {
         let mut ledger = self.ledger();
         ledger.balance();
         ledger.verdict()
+    }
+
+    /// Waits for the publishers, which have been told to end.
+    async fn end_publishers(&mut self, broker: &Broker) {
+        let deadline = tokio::time::Instant::now() + PUBLISHERS_DEADLINE;
+        loop {
+            match tokio::time::timeout_at(deadline, self.publishers.join_next()).await {
+                Ok(Some(ended)) => ended.unwrap(),
+                Ok(None) => return,
+                Err(_) => {
+                    panic!("{} publishers do not end:\n{}", self.publishers.len(), broker.log());
+                }
+            }
+        }
     }
 
     /// The broker's own view of what happened against ours.
@@ -295,7 +309,14 @@ impl Publisher {
                 self.again = Some(ids);
             }
             if let Err(error) = answer {
-                self.ledger.lock().unwrap().unanswered += 1;
+                let mut ledger = self.ledger.lock().unwrap();
+                ledger.unanswered += 1;
+                if error.is::<wire::Unanswered>() {
+                    ledger.violation(format!(
+                        "publisher {} at {address} in round {round}: {error}",
+                        self.index
+                    ));
+                }
                 return Err(error);
             }
             if !is_taken {

@@ -12,7 +12,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"SLUICE\r\n";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"SLFR");
-const SEGMENT_HEADER_USED: usize = 56;
+const SEGMENT_HEADER_USED: usize = 68;
 
 /// The first block of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct SegmentHeader {
     pub segment: u64,
     pub first_frame: u64,
     pub first_offset: Offset,
+    /// How long the file was made: while it is the last one it cannot be shorter. 0 when that is not known.
+    pub file_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,10 @@ impl SegmentHeader {
         bytes.extend_from_slice(&self.first_offset.0.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
+        // Behind what was there first, with a checksum of its own: headers without it are read as before.
+        bytes.extend_from_slice(&self.file_bytes.to_le_bytes());
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.resize(SEGMENT_HEADER_BYTES as usize, 0);
         bytes
     }
@@ -62,7 +68,9 @@ impl SegmentHeader {
             return Err(HeaderError::Checksum);
         }
         let store = u128::from(u64_at(bytes, 12)) | u128::from(u64_at(bytes, 20)) << 64;
+        let is_length_known = crc32c::crc32c(&bytes[..64]) == u32_at(bytes, 64);
         Ok(Self {
+            file_bytes: if is_length_known { u64_at(bytes, 56) } else { 0 },
             store,
             segment: u64_at(bytes, 28),
             first_frame: u64_at(bytes, 36),
@@ -344,9 +352,14 @@ mod tests {
 
     #[test]
     fn a_segment_header_reads_as_it_was_written_and_names_a_newer_version() {
-        let header = SegmentHeader { store: STORE, segment: 5, first_frame: 70, first_offset: Offset(1000) };
+        let first_offset = Offset(1000);
+        let header =
+            SegmentHeader { store: STORE, segment: 5, first_frame: 70, first_offset, file_bytes: 9000 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        bytes[56..].fill(0);
+        let without_length = SegmentHeader { file_bytes: 0, ..header };
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(without_length));
         bytes[8] = 2;
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
     }

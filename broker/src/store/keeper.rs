@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::letters::Kept;
 use super::open::{Identity, Options};
-use super::queue::Queue;
+use super::queue::{Append, Queue};
 use super::reader::Reader;
 use super::scan::Position;
 use super::scrub::Scrub;
 use super::segment::{Layout, Segment, Spares};
 use super::snapshot::{self, Folded};
-use super::{Offset, clock};
+use super::{LogRecord, Offset, clock};
 
 /// One to go on with and one in reserve for outcomes.
 const SPARES_WANTED: usize = 2;
@@ -123,6 +123,12 @@ impl Settled {
             window_floor: window_floor.unwrap_or(Offset(u64::MAX)),
         }
     }
+
+    /// Whether neither recovery, nor a trigger, nor the duplicate window needs a segment.
+    fn says_unneeded(&self, segment: &Segment) -> bool {
+        let next_offset = segment.extent().next_offset;
+        segment.number() < self.segment && next_offset <= self.floor.min(self.window_floor)
+    }
 }
 
 impl Keeper {
@@ -207,7 +213,17 @@ impl Keeper {
         }
         let is_pressed = self.full || self.bytes(segments) > self.options.retention_bytes;
         let would_help = self.settled.as_ref().is_none_or(|settled| settled.floor < self.shared.floor());
-        (is_pressed && would_help).then_some(segments)
+        (is_pressed && would_help || self.is_pressed_by_age(segments)).then_some(segments)
+    }
+
+    /// Whether the oldest of several segments only waits for the older snapshot to say that nobody needs it.
+    fn is_pressed_by_age(&self, segments: &[Arc<Segment>]) -> bool {
+        let [oldest, _, ..] = segments else { return false };
+        let extent = oldest.extent();
+        let window_ms = self.options.window.map_or(0, |window| window.window_ms);
+        let until_ms = extent.last_received_ms + self.options.retention_age_ms.max(window_ms);
+        let is_said = self.settled.as_ref().is_some_and(|settled| settled.says_unneeded(oldest));
+        until_ms < clock::wall_ms() && extent.next_offset <= self.shared.floor() && !is_said
     }
 
     /// Makes room ahead of the writer. Without space the store is full until there is some.
@@ -218,7 +234,7 @@ impl Keeper {
             let is_idle = || young && seen.replace(self.queue.appended()) == self.queue.appended();
             if let Err(error) = self.spares.make(&is_idle) {
                 if !self.full {
-                    tracing::warn!(%error, "no space for a spare segment");
+                    tracing::warn!(%error, "a spare segment cannot be made, it is tried again");
                 }
                 return;
             }
@@ -249,6 +265,11 @@ impl Keeper {
             snapshot::write(&*self.disk, &self.layout, &folded)?;
             self.settled = self.newest.take().or(self.settled.take());
             self.sweep()?;
+        } else if segments.first().is_some_and(|oldest| newest.says_unneeded(oldest))
+            && self.is_pressed_by_age(segments)
+        {
+            // There is nothing to fold, and this snapshot counts when there is one behind it.
+            self.queue.append(Append::later(vec![LogRecord::Outcomes(Vec::new())]));
         }
         self.snapshot = Some(folded.position);
         self.newest = Some(newest);
@@ -276,10 +297,7 @@ impl Keeper {
             let segments = self.reader.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
             let (number, extent) = (oldest.number(), oldest.extent());
-            let is_settled = number < settled.segment
-                && segments.len() > 1
-                && extent.next_offset <= settled.floor
-                && extent.next_offset <= settled.window_floor;
+            let is_settled = segments.len() > 1 && settled.says_unneeded(oldest);
             let bytes = self.bytes(&segments);
             let is_old = extent.last_received_ms + self.options.retention_age_ms < clock::wall_ms();
             if !is_settled || !(is_old || bytes > self.options.retention_bytes) {

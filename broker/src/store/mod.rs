@@ -5,6 +5,7 @@
 //! ```text
 //! DIR/store.json            format version, id of the store, when it was made
 //! DIR/lock                  held by the one process that uses the directory
+//! DIR/reached.json          how far the log went when it was last stopped, see `reached`
 //! DIR/log/000000000001.seg  segments, numbered without holes; a number is never used twice
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
@@ -45,8 +46,9 @@
 //! on disk; it is synced once more, and writing goes on behind it. Without one the last whole frame may be in the page
 //! cache only: it is written again, at the start of a new segment, and file and directory are synced, before anything
 //! is dispatched or answered. A frame that is not whole and has a later one behind it, or a segment that was begun after
-//! it, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
-//! a torn tail: it is copied to `set-aside` and cut off.
+//! it, or that was on disk when the store was stopped or a snapshot taken, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
+//! a torn tail: it is copied to `set-aside` and cut off. A crash does not shorten files: a last segment that is shorter
+//! than its header says it was made is damage, too.
 //! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
 
 pub mod clock;
@@ -60,6 +62,7 @@ mod letters;
 mod metrics;
 mod open;
 mod queue;
+mod reached;
 mod reader;
 mod record;
 mod recovery;

@@ -240,6 +240,8 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let Folded { state, window, .. } = recovered.folded;
     let writer = Writer {
         queue: Arc::clone(&queue),
+        disk: Arc::clone(&disk),
+        layout: layout.clone(),
         reader: Arc::clone(&reader),
         spares: Arc::clone(&spares),
         segment_bytes: recovered.active.file.len().map_err(io)?,
@@ -381,6 +383,7 @@ impl LogFiles {
                         segment: number,
                         first_frame: 0,
                         first_offset: Default::default(),
+                        file_bytes: 0,
                     };
                     let segment = Segment::new(nameless, path.clone(), file);
                     let first = FileWindow::new(&segment).first_header().map_err(io(path.clone()))?;

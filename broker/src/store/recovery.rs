@@ -8,9 +8,10 @@ use super::clock;
 use super::disk::Disk;
 use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::open::{Identity, LogFiles, OpenError, Options, Recovery};
+use super::reached::Reached;
 use super::record::{Gap, LogRecord};
 use super::scan::{self, Damage, FileWindow, Position};
-use super::segment::{Layout, Segment, Spares, segment_name};
+use super::segment::{Layout, Segment, Spares};
 use super::snapshot::{self, Folded};
 
 /// A recovery that takes longer says so, this often.
@@ -46,13 +47,10 @@ pub fn recover(
         })?;
     extend_before(&segments, folded.position).map_err(io)?;
     let from = folded.position;
+    let noted = Reached::load(&**disk, layout, identity).map_err(io)?;
+    let reached = Reached::of(&folded).or_further(noted);
     let mut ending = fold(&mut folded, &segments, options.outstanding).map_err(io)?;
-    let last_number = segments.last().map_or(0, |last| last.number());
-    if from.frame > 0 && last_number < from.segment {
-        let (file, offset) = (segment_name(from.segment), ending.next_offset);
-        let segment = last_number + 1;
-        ending.damage.push(Damage { file, segment, start: 0, end: 0, offsets: (offset, offset) });
-    }
+    let above = miss_end(&mut ending, &folded, &segments, &reached).map_err(io)?;
     let is_known = |damage: &&Damage| folded.state.gaps.iter().any(|gap| damage.is_within(gap));
     ending.damage.extend(files.damage);
     let found = ending.damage.iter().chain(accepted.iter().filter(|part| !ending.damage.contains(part)));
@@ -76,7 +74,13 @@ pub fn recover(
         let gaps: Vec<LogRecord> = damage.iter().map(|damage| LogRecord::Gap(gap(damage))).collect();
         report.gaps = gaps.len();
         let again = Again { disk: &**disk, layout, identity, segments: &segments, spares, ending: &ending };
-        let begun = again.begin((last_frame, from.segment), &gaps)?;
+        if segments.is_empty() && last_frame > 0 {
+            // What begins behind frames that are gone begins from a snapshot.
+            let at = SEGMENT_HEADER_BYTES;
+            folded.position = Position { segment: above, at, frame: last_frame };
+            snapshot::write(&**disk, layout, &folded).map_err(io)?;
+        }
+        let begun = again.begin((last_frame, above), &gaps)?;
         if !begun.reused {
             segments.push(Arc::clone(&begun.segment));
         }
@@ -85,6 +89,38 @@ pub fn recover(
     };
     folded.take_up(&segments, options.outstanding).map_err(io)?;
     Ok(Recovered { folded, segments, active, next_frame, report })
+}
+
+/// Notes as damage that the end of the log is missing. Returns what a new segment must be numbered at least.
+fn miss_end(
+    ending: &mut scan::Ending,
+    folded: &Folded,
+    segments: &[Arc<Segment>],
+    reached: &Reached,
+) -> io::Result<u64> {
+    let mut end = segments.is_empty().then(|| scan::Ending::of_nothing(folded.state.floor()));
+    if ending.last.is_none()
+        && let Some(last) = segments.last()
+    {
+        // What the snapshot covers has not been read: it may be what is missing.
+        let start = Position {
+            segment: last.number(),
+            at: SEGMENT_HEADER_BYTES,
+            frame: last.header.first_frame.saturating_sub(1),
+        };
+        let found = scan::scan(std::slice::from_ref(last), start, last.header.first_offset, &mut |found| {
+            note(found);
+            Ok(())
+        })?;
+        end = Some(found);
+    }
+    let is_shorter = |end: &scan::Ending| end.last_frame < reached.position.frame;
+    if let Some(end) = end.filter(is_shorter) {
+        // What else it found wrong is in what the snapshot covers.
+        *ending = scan::Ending { damage: std::mem::take(&mut ending.damage), ..end };
+    }
+    let is_missing = ending.miss_end(segments.last().map(|last| &**last), reached)?;
+    Ok(if is_missing { reached.position.segment + 1 } else { 0 })
 }
 
 /// Folds in all frames behind where this stands.
@@ -216,15 +252,21 @@ impl Again<'_> {
         let first_frame = copy.as_ref().map_or(last_frame + 1, |(header, _)| header.frame);
         let first_offset = copy.as_ref().map_or(self.ending.next_offset, |(header, _)| header.first_offset);
         let last = self.segments.last();
-        let empty =
-            last.filter(|last| last.extent().last_frame.is_none() && last.header.first_frame == first_frame);
+        let last_bytes = last.map_or(Ok(0), |last| last.file.len()).map_err(io)?;
+        let empty = last.filter(|last| {
+            last.extent().last_frame.is_none()
+                && last.header.first_frame == first_frame
+                && last_bytes >= last.header.file_bytes
+                && last.number() >= above
+        });
         let (segment, reused) = match empty {
             Some(segment) => (Arc::clone(segment), true),
             None => {
-                // Above what a snapshot knows, too, should segments behind it be missing.
+                // Above those that are missing, too.
                 let number = last.map_or(1, |last| last.number() + 1).max(above);
                 let store = self.identity.id()?;
-                let header = SegmentHeader { store, segment: number, first_frame, first_offset };
+                let header =
+                    SegmentHeader { store, segment: number, first_frame, first_offset, file_bytes: 0 };
                 (Arc::new(new_segment(self.spares, header).map_err(io)?), false)
             }
         };
@@ -240,7 +282,7 @@ impl Again<'_> {
         if !reused && let Some(last) = last {
             // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
             let end = last.extent().end;
-            if last.file.len().map_err(io)? > end {
+            if last_bytes > end {
                 last.file.truncate(end).map_err(io)?;
                 last.file.sync().map_err(io)?;
             }

@@ -10,6 +10,7 @@ use super::Offset;
 use super::format::{
     self, ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, RawRecord, RecordType, SEGMENT_HEADER_BYTES,
 };
+use super::reached::Reached;
 use super::record::Gap;
 use super::segment::{Segment, segment_name};
 
@@ -48,12 +49,20 @@ impl Damage {
     pub fn events(&self) -> String {
         match self.offsets {
             (from, to) if from < to => format!("offsets {from}..{}", to.0 - 1),
-            (from, _) => format!("no event, before offset {from}"),
+            (from, _) => format!("no event that is known of, from offset {from} on"),
         }
     }
 
     /// Whether a gap on the log says that all of this is lost.
     pub fn is_within(&self, gap: &Gap) -> bool {
+        // Of several segments that are missing at the end the gap names the first.
+        let is_of_end = (gap.start, gap.end, self.start, self.end) == (0, 0, 0, 0)
+            && gap.segment < self.segment
+            && self.offsets.1 == gap.to
+            && gap.from <= self.offsets.0;
+        if is_of_end {
+            return true;
+        }
         gap.segment == self.segment
             && gap.start <= self.start
             && self.end <= gap.end
@@ -71,6 +80,8 @@ pub struct Ending {
     /// The highest number of a frame that was on disk, be it damaged or not.
     pub last_frame: u64,
     pub next_offset: Offset,
+    /// Where the whole frames of the last segment end.
+    pub end: u64,
     /// The last frame is a closing one.
     pub closed: bool,
     /// Bytes behind the last whole frame that are the start of one: segment, position, bytes.
@@ -134,6 +145,7 @@ pub fn scan(
             ending.miss(Missing::Part(segment, at, position), header.frame, header.first_offset)?;
             at = position;
         }
+        ending.end = at;
         before = Some((segment, at));
     }
     Ok(ending)
@@ -151,6 +163,39 @@ enum Missing<'a> {
 }
 
 impl Ending {
+    /// Of a log that is not there. What was not settled is lost with it.
+    pub fn of_nothing(floor: Offset) -> Self {
+        Self { next_offset: floor, ..Self::default() }
+    }
+
+    /// Notes as damage that the log ends before what was on disk, or that its last file is shorter than it was made.
+    /// Whether the end is missing.
+    pub fn miss_end(&mut self, last: Option<&Segment>, reached: &Reached) -> io::Result<bool> {
+        let Reached { position, next_offset } = *reached;
+        let file_bytes = last.map_or(Ok(0), |last| last.file.len())?;
+        let made_bytes = last.map_or(0, |last| last.header.file_bytes);
+        let is_behind = self.last_frame < position.frame;
+        if !is_behind && file_bytes >= made_bytes {
+            return Ok(false);
+        }
+        let (frame, offset) = if is_behind {
+            (position.frame + 1, next_offset)
+        } else {
+            (self.last_frame + 1, self.next_offset)
+        };
+        // One that recovery cut off is shorter by right when others are missing behind it.
+        let Some(holder) = last.filter(|last| !is_behind || last.number() >= position.segment) else {
+            self.miss(Missing::Segment(last.map_or(0, Segment::number) + 1), frame, offset)?;
+            return Ok(true);
+        };
+        self.miss(Missing::End(holder, self.end), frame, offset)?;
+        let known = if holder.number() == position.segment { position.at } else { 0 };
+        if let Some(damage) = self.damage.last_mut() {
+            damage.end = damage.end.max(made_bytes).max(known);
+        }
+        Ok(true)
+    }
+
     /// Notes damage; the log goes on with this frame and this offset.
     fn miss(&mut self, missing: Missing<'_>, frame: u64, offset: Offset) -> io::Result<()> {
         let (file, segment, start, end) = match missing {

@@ -192,6 +192,10 @@ impl Layout {
         self.dir.join("store.json")
     }
 
+    pub fn reached_file(&self) -> PathBuf {
+        self.dir.join("reached.json")
+    }
+
     pub fn lock_file(&self) -> PathBuf {
         self.dir.join("lock")
     }
@@ -312,6 +316,7 @@ impl Spares {
             self.state().files.push(taken);
             return Ok(None);
         }
+        let header = SegmentHeader { file_bytes: file.len()?, ..header };
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
         self.disk.rename(&spare, &path)?;

@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
+use super::reached::Reached;
 use super::scan::{self, Damage, Position};
 use super::segment::Layout;
 use super::snapshot;
@@ -96,11 +97,19 @@ pub fn verify_on(
     let (letters, broken) = Letters::new(Arc::clone(disk), layout.clone(), identity.id()?)
         .verify()
         .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
+    let failed = |source| OpenError::Io { path: dir.to_path_buf(), source };
+    let base = snapshot::base(&**disk, &layout, None, &files.segments, &identity, false).map_err(failed)?;
+    let noted = Reached::load(&**disk, &layout, &identity).map_err(failed)?;
+    let reached = base.as_ref().map(Reached::of).map_or(noted, |known| Some(known.or_further(noted)));
     let Some(first) = files.segments.first() else {
+        let floor = base.map(|base| base.state.floor()).unwrap_or_default();
+        let mut ending = scan::Ending::of_nothing(floor);
+        reached.map_or(Ok(false), |reached| ending.miss_end(None, &reached)).map_err(failed)?;
         return Ok(VerifyReport {
             letters,
             broken_letters: broken,
             broken_snapshots,
+            damage: ending.damage,
             ..VerifyReport::default()
         });
     };
@@ -111,8 +120,7 @@ pub fn verify_on(
     };
     let total = files.segments.len() as u64;
     let (mut gaps, mut bytes) = (Vec::new(), 0);
-    let failed = |source| OpenError::Io { path: dir.to_path_buf(), source };
-    let ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
+    let mut ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
         bytes += found.header.span();
         progress((found.segment.number() - start.segment) * 100 / total);
         for raw in found.records.iter().filter(|_| !found.is_repeated) {
@@ -123,12 +131,12 @@ pub fn verify_on(
         Ok(())
     })
     .map_err(failed)?;
+    let last = files.segments.last().map(|last| &**last);
+    reached.map_or(Ok(false), |reached| ending.miss_end(last, &reached)).map_err(failed)?;
     let mut damage = ending.damage;
     damage.extend(files.damage);
     damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
-    let has_base =
-        snapshot::base(&**disk, &layout, None, &files.segments, &identity, false).map_err(failed)?.is_some();
-    if damage.is_empty() && !has_base {
+    if damage.is_empty() && base.is_none() {
         return Err(OpenError::NoSnapshot { dir: layout.snapshots(), segment: first.path.clone() }.into());
     }
     Ok(VerifyReport {

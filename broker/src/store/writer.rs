@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 use sluice_adapters::{Published, Receipt, Refusal};
 use tokio::sync::mpsc;
 
+use super::disk::Disk;
 use super::format::{self, FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
 use super::metrics::Measures;
 use super::queue::{Append, NO_ROOM_PAUSE, NewEvent, Queue, refuse};
+use super::reached::Reached;
 use super::reader::Reader;
 use super::record::{self, Digest, LogRecord, Record};
-use super::segment::{Segment, Spares};
+use super::scan::Position;
+use super::segment::{Layout, Segment, Spares};
 use super::window::Twins;
 use super::{Offset, clock};
 
@@ -33,6 +36,8 @@ const OUTCOME_ROOM_BYTES: u64 = 4 << 20;
 /// The thread that writes.
 pub struct Writer {
     pub queue: Arc<Queue>,
+    pub disk: Arc<dyn Disk>,
+    pub layout: Layout,
     pub reader: Arc<Reader>,
     pub spares: Arc<Spares>,
     pub segment: Arc<Segment>,
@@ -368,6 +373,7 @@ impl Writer {
             segment: self.segment.number() + 1,
             first_frame: self.next_frame,
             first_offset: self.next_offset,
+            file_bytes: 0,
         };
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
@@ -422,13 +428,21 @@ impl Writer {
         self.queue.set_outcome_room(room);
     }
 
-    /// Says that all before it is on disk.
+    /// Says that all before it is on disk, and how far that is.
     fn close(&mut self) -> io::Result<()> {
         self.buffer.clear();
         self.buffer.resize(FRAME_HEADER_BYTES, 0);
         LogRecord::Close.append_to(&mut self.buffer);
         let batch = Batch { records: 1, ..Batch::default() };
-        self.commit(batch, clock::wall_ms().max(self.last_received_ms)).map(|_| ())
+        self.commit(batch, clock::wall_ms().max(self.last_received_ms))?;
+        let (segment, at) = (self.segment.number(), self.segment.extent().end);
+        let position = Position { segment, at, frame: self.next_frame - 1 };
+        let reached = Reached { position, next_offset: self.next_offset };
+        if let Err(error) = reached.write(&*self.disk, &self.layout, self.store) {
+            // The log is whole all the same.
+            tracing::warn!(%error, "how far the log goes is not noted: should its end be deleted, it will not be missed");
+        }
+        Ok(())
     }
 }
 

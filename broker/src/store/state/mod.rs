@@ -262,6 +262,8 @@ impl State {
     /// What lies in a gap is lost: it moves from matched to lost, settled or not as it may have been.
     fn lose(&mut self, gap: &Gap) {
         self.gaps.push(gap.clone());
+        // The end of the log may be what is lost: nothing behind it has brought these offsets up.
+        self.events(self.next_offset, gap.to, self.last_received_ms);
         let unrouted: Vec<_> =
             self.unrouted.iter().filter_map(|range| overlap(*range, (gap.from, gap.to))).collect();
         subtract(&mut self.unrouted, gap.from, gap.to);

@@ -50,7 +50,7 @@ pub fn flip(disk: &SimDisk, path: &Path, byte: usize, bit: u8) {
 }
 
 /// What a skipped log still gives: all but the lost offsets, every one of them where it was.
-fn check_skipped(disk: &SimDisk, options: &Options, events: u64, what: &str) {
+pub fn check_skipped(disk: &SimDisk, options: &Options, events: u64, what: &str) {
     let run = Run::open(disk, &skipping(options)).unwrap_or_else(|error| panic!("{what}: {error}"));
     let gaps = run.state.gaps.clone();
     assert!(run.gaps > 0, "{what}: a gap is written");

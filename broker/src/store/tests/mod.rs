@@ -3,9 +3,11 @@
 mod crash;
 mod damage;
 pub mod disk;
+mod ending;
 mod holding;
 mod model;
 mod parts;
+mod retention;
 pub mod rig;
 mod unread;
 mod writing;
