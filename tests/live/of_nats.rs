@@ -171,7 +171,7 @@ fn nothing_is_delivered_again_while_the_store_is_full() {
         story.create().await;
         story.nats(
             "await stream.add_consumer(sys.argv[2], ConsumerConfig(durable_name='sluice', ack_policy=AckPolicy.EXPLICIT, \
-             ack_wait=2, max_ack_pending=5000))",
+             ack_wait=5, max_ack_pending=5000))",
         );
         story.store.is_full.store(true, Ordering::Relaxed);
         let _running = run(&story.store, &story.yaml());
@@ -184,8 +184,8 @@ fn nothing_is_delivered_again_while_the_store_is_full() {
         };
         let numbers = |text: &str| text.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<usize>>();
         let since = Instant::now();
-        let eight_seconds = |stored: &Stored| stored.refused > 4 && since.elapsed() > Duration::from_secs(8);
-        story.store.until("refused for four times as long", eight_seconds).await;
+        let is_long_ago = |stored: &Stored| stored.refused > 4 && since.elapsed() > Duration::from_secs(12);
+        story.store.until("refused for more than twice as long", is_long_ago).await;
         let found = counted();
         let [delivered, reached, again, pending] = numbers(&found)[..] else { panic!("{found}") };
         assert!(pending > 500 && pending < COUNT / 2, "what is held is bounded: {found}");
