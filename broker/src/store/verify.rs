@@ -6,15 +6,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Offset;
 use super::disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
 use super::reached::Reached;
 use super::scan::{self, Damage, Position};
-use super::segment::Layout;
+use super::segment::{Layout, Segment};
 use super::snapshot;
+use super::{Gap, LogRecord, Offset};
 
 /// What `store verify` found.
 #[derive(Clone, Debug, Default)]
@@ -113,24 +113,7 @@ pub fn verify_on(
             ..VerifyReport::default()
         });
     };
-    let start = Position {
-        segment: first.number(),
-        at: SEGMENT_HEADER_BYTES,
-        frame: first.header.first_frame.saturating_sub(1),
-    };
-    let total = files.segments.len() as u64;
-    let (mut gaps, mut bytes) = (Vec::new(), 0);
-    let mut ending = scan::scan(&files.segments, start, first.header.first_offset, &mut |found| {
-        bytes += found.header.span();
-        progress((found.segment.number() - start.segment) * 100 / total);
-        for raw in found.records.iter().filter(|_| !found.is_repeated) {
-            if let Ok(Some(super::LogRecord::Gap(gap))) = super::LogRecord::decode(raw, Offset(0)) {
-                gaps.push(gap);
-            }
-        }
-        Ok(())
-    })
-    .map_err(failed)?;
+    let (mut ending, gaps, bytes) = read_all(&files.segments, first, progress).map_err(failed)?;
     let last = files.segments.last().map(|last| &**last);
     reached.map_or(Ok(false), |reached| ending.miss_end(last, &reached)).map_err(failed)?;
     let mut damage = ending.damage;
@@ -154,6 +137,32 @@ pub fn verify_on(
         unreadable: unreadable.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
         damage,
     })
+}
+
+/// Reads all there is: how it ends, the gaps that were accepted, and how many bytes the frames take.
+fn read_all(
+    segments: &[Arc<Segment>],
+    first: &Segment,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<(scan::Ending, Vec<Gap>, u64)> {
+    let start = Position {
+        segment: first.number(),
+        at: SEGMENT_HEADER_BYTES,
+        frame: first.header.first_frame.saturating_sub(1),
+    };
+    let total = segments.len() as u64;
+    let (mut gaps, mut bytes) = (Vec::new(), 0);
+    let ending = scan::scan(segments, start, first.header.first_offset, &mut |found| {
+        bytes += found.header.span();
+        progress((found.segment.number() - start.segment) * 100 / total);
+        for raw in found.records.iter().filter(|_| !found.is_repeated) {
+            if let Ok(Some(LogRecord::Gap(gap))) = LogRecord::decode(raw, Offset(0)) {
+                gaps.push(gap);
+            }
+        }
+        Ok(())
+    })?;
+    Ok((ending, gaps, bytes))
 }
 
 /// A file of which a part cannot be read: that part is noted, and reads as zeros, which are no frame.
