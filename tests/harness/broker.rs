@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const END_DEADLINE: Duration = Duration::from_secs(30);
-const LOG_LINES: usize = 200;
+const LOG_LINES: usize = 5_000;
 
 /// What a broker is started with.
 #[derive(Clone, Debug)]
