@@ -14,11 +14,15 @@ const ERRING: [(&str, &str, &str); 11] = [
     ("absent", "sql: \"NOT (subject = 'y')\"", "attribute `subject` is absent"),
     ("overflow", "sql: big * 2 > 0", "2147483647 * 2 is no 32-bit integer"),
     ("beyond", "sql: far > 0", "`2147483648` is not a 32-bit integer"),
-    ("celdivision", "cel: 1 / event.data.n == 1", "Division by zero"),
-    ("celcast", "cel: int(event.word) == 1", "executing function 'int'"),
-    ("celindex", "cel: \"event.data.list[0] == 1\"", "Index out of bounds"),
-    ("celtype", "cel: event.data.m > 0", "no matching overload for '_>_'"),
-    ("celoverflow", "cel: int(event.big) * 9223372036854775807 > 0", "Overflow from binary operator 'mul'"),
+    ("celdivision", "cel: 1 / event.data.n == 1", "division by zero: 1 / 0, at column 3"),
+    ("celcast", "cel: int(event.word) == 1", "`int`: string parse error"),
+    ("celindex", "cel: \"event.data.list[0] == 1\"", "the list has no element 0"),
+    ("celtype", "cel: event.data.m > 0", "`>` does not take string and int"),
+    (
+        "celoverflow",
+        "cel: int(event.big) * 9223372036854775807 > 0",
+        "2147483647 * 9223372036854775807 is no 64-bit integer",
+    ),
 ];
 
 fn metric(page: &str, trigger: &str) -> String {

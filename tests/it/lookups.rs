@@ -123,7 +123,11 @@ async fn the_broker_says_how_far_its_index_is_behind() {
     // Fewer than a block: they stay to be scanned.
     publish(&broker, 1, 900).await;
     for path in ["/api/v1/status", "/readyz"] {
-        assert_eq!(broker.ask(path).await.json()["index"], json!({ "state": "ready", "lag": 900 }), "{path}");
+        assert_eq!(
+            broker.ask(path).await.json()["index"],
+            json!({ "state": "ready", "lag": 900, "unreadable": [] }),
+            "{path}"
+        );
     }
     let page = broker.ask("/metrics").await.text();
     assert!(page.lines().any(|line| line == "sluice_index_lag_events 900"), "{page}");
