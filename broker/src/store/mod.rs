@@ -74,6 +74,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unreadable;
 mod verify;
 mod window;
 mod writer;
