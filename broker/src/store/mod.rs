@@ -49,6 +49,9 @@
 //! it, or that was on disk when the store was stopped or a snapshot taken, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
 //! a torn tail: it is copied to `set-aside` and cut off. A crash does not shorten files: a last segment that is shorter
 //! than its header says it was made is damage, too.
+//! A block that cannot be read is damage as well, wherever it is, since it may be whole and readable another time: only an
+//! operator gives it up, `store.on_damage: skip` does not. The gap then says for good that nothing is there: what could not
+//! be read stays in its file, reads as nothing, and of frames that it may have held at the end no number is used again.
 //! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
 
 pub mod clock;
