@@ -161,8 +161,9 @@ fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Waits)>
     let (share, now) = (core.share(), Instant::now());
     let mut later = None;
     if !core.is_stopping {
-        for (id, trigger) in &core.state.triggers {
-            let Some(range) = trigger.history.filter(|_| core.runtimes.contains_key(id)) else { continue };
+        for id in &core.with_past {
+            let Some(trigger) = core.state.triggers.get(id) else { continue };
+            let Some(range) = trigger.history else { continue };
             let rests_until = resting.get(id).map(|(until, _)| *until).filter(|until| *until > now);
             // The past is matched below what is outstanding, and so is taken up whether there is room or not.
             let has_room = trigger.outstanding.len() < share;

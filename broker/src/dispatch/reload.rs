@@ -73,6 +73,7 @@ impl Dispatch {
             self.nudge(id);
         }
         history::begin_history(self);
+        self.shared.owed.notify_one();
         Ok(())
     }
 
@@ -182,6 +183,7 @@ fn install(core: &mut Core, prepared: Prepared) -> Vec<TriggerId> {
     let fields: BTreeSet<String> = named.flatten().flat_map(Filter::fields).collect();
     core.census.look_for(fields);
     core.table = Arc::new(Table::new(rules));
+    core.derive();
     installed
 }
 
