@@ -266,7 +266,8 @@ fn a_dead_letter_that_cannot_be_read_holds_up_no_other() {
 
 #[test]
 fn a_dead_letter_sink_that_rests_is_not_looked_at_before_its_time() {
-    let triggers = "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { backoff_delay: 10s } }";
+    let triggers =
+        "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { backoff_delay: 10s } }";
     let answers = |sink: &str, _: &str, _| if sink == "shop" { "400" } else { "503" };
     Setup::new(triggers, answers).play(async |broker| {
         broker.publish("a").await;

@@ -4,6 +4,8 @@ mod attempt;
 mod event;
 mod sources;
 
+use std::sync::Arc;
+
 use super::fields::{self, Reader, Writer, put_number, take_number};
 use super::format::{self, RecordType};
 use super::{Offset, TriggerId};
@@ -18,7 +20,7 @@ pub use self::sources::{Aside, AsidesGone, Mark, SourcePause};
 #[derive(Clone, Debug, PartialEq)]
 pub enum LogRecord {
     Event(Record),
-    Triggers(TriggerSet),
+    Triggers(Arc<TriggerSet>),
     Routed(Routed),
     Outcomes(Vec<Attempted>),
     Pause(Pause),
@@ -119,7 +121,7 @@ impl LogRecord {
         match self {
             Self::Event(record) => append_event(frame, record),
             Self::Triggers(set) => format::push_record(frame, RecordType::Triggers, |body| {
-                let text = serde_json::to_vec(set).unwrap_or_default();
+                let text = serde_json::to_vec(&**set).unwrap_or_default();
                 Writer(body).bytes(1, &text);
             }),
             Self::Routed(routed) => {
@@ -190,7 +192,7 @@ impl LogRecord {
             RecordType::Event => Self::Event(decode_event(body, offset).ok_or_else(|| missing("event"))?),
             RecordType::Triggers => {
                 let text = field(body, 1).ok_or_else(|| missing("set"))?;
-                Self::Triggers(serde_json::from_slice(text).map_err(|_| missing("set"))?)
+                Self::Triggers(Arc::new(serde_json::from_slice(text).map_err(|_| missing("set"))?))
             }
             RecordType::Routed => Self::Routed(take_routed(body).ok_or_else(|| missing("range"))?),
             RecordType::Outcomes => {

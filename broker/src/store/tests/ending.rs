@@ -28,7 +28,7 @@ fn log(events: u64, snapshots: &[u64]) -> (SimDisk, Run) {
         removed_at_ms: None,
     };
     let set = TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
+    run.append(&[], vec![LogRecord::Triggers(set.into())]).unwrap();
     for n in 0..events {
         if snapshots.contains(&n) {
             run.keeper.step();

@@ -189,7 +189,7 @@ fn long_backlog() -> (SimDisk, Options, Run, Vec<(u64, usize)>) {
         removed_at_ms: None,
     };
     let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
+    run.append(&[], vec![LogRecord::Triggers(set.into())]).unwrap();
     let mut frames = Vec::new();
     for n in 0..30 {
         let offset = run.put(&n.to_string(), 500);
