@@ -318,6 +318,12 @@ impl Core {
         }
     }
 
+    /// How many more deliveries a trigger may hold in memory.
+    pub fn room_of(&self, id: TriggerId) -> usize {
+        let held = self.state.triggers.get(&id).map_or(0, |trigger| trigger.outstanding.len());
+        self.share().saturating_sub(held)
+    }
+
     /// Deliveries of a trigger that reads the log may be fetched: from which offset, when it has room.
     pub fn lagging(&mut self, id: TriggerId) -> Option<Offset> {
         let share = self.share();
@@ -331,7 +337,7 @@ impl Core {
 
     /// Whether a trigger is removed and has not come back.
     pub fn is_removed(&self, id: TriggerId) -> bool {
-        self.state.set.triggers.iter().any(|entry| entry.id == id && entry.removed_at_ms.is_some())
+        self.state.set.entry(id).is_some_and(|entry| entry.removed_at_ms.is_some())
     }
 
     /// The events whose matches are all in memory (end exclusive). The past of a new trigger says nothing of the others.

@@ -60,6 +60,14 @@ pub struct TriggerEntry {
     pub removed_at_ms: Option<u64>,
 }
 
+impl TriggerSet {
+    /// The entry of a trigger. Ids go up in a set.
+    pub fn entry(&self, id: TriggerId) -> Option<&TriggerEntry> {
+        let at = self.triggers.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.triggers.get(at)
+    }
+}
+
 /// Which triggers the events of a range matched. An offset of the range without a match matched none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routed {
