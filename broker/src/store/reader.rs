@@ -59,7 +59,7 @@ pub struct Unread {
 impl Unread {
     /// Whether a gap on the log says that all of this is lost.
     pub fn is_within(&self, gap: &Gap) -> bool {
-        gap.segment == self.segment && gap.start <= self.start && self.end <= gap.end
+        gap.segment == self.segment && gap.takes(&(self.start..self.end))
     }
 }
 

@@ -56,7 +56,7 @@ pub fn recover(
     let damage = to_give_up(damage, &folded.state.gaps, accepted, options)
         .map_err(|damage| OpenError::Damaged { dir: layout.dir.clone(), damage })?;
     for segment in &segments {
-        let known = folded.state.gaps.iter().map(|gap| (gap.segment, gap.start..gap.end));
+        let known = folded.state.gaps.iter().map(|gap| (gap.segment, gap.bytes()));
         let new = damage.iter().map(|part| (part.segment, part.start..part.end));
         let here = known.chain(new).filter(|(number, _)| *number == segment.number());
         segment.give_up(here.map(|(_, place)| place).collect());

@@ -72,8 +72,7 @@ impl Damage {
             return true;
         }
         gap.segment == self.segment
-            && gap.start <= self.start
-            && self.end <= gap.end
+            && gap.takes(&(self.start..self.end))
             && (self.offsets.0 == self.offsets.1 || gap.from <= self.offsets.0 && self.offsets.1 <= gap.to)
     }
 }
@@ -103,6 +102,8 @@ pub struct Ending {
 }
 
 const WINDOW_BYTES: usize = 1 << 20;
+/// Of a segment that is gone nothing says how long it was.
+const SEGMENT_BYTES_USUAL: u64 = 64 << 20;
 /// No frame is longer, but one that holds a single larger append.
 const TORN_BYTES_MAX: usize = 16 << 20;
 
@@ -213,7 +214,8 @@ impl Ending {
         let file_bytes = last.map_or(Ok(0), |last| last.file.len())?;
         let made_bytes = last.map_or(0, |last| last.header.file_bytes);
         let is_behind = self.last_frame < position.frame;
-        if !is_behind && file_bytes >= made_bytes && !self.may_go_on {
+        let is_gone = position.frame > 0 && last.map_or(0, Segment::number) < position.segment;
+        if !is_behind && !is_gone && file_bytes >= made_bytes && !self.may_go_on {
             return Ok(false);
         }
         let (frame, offset) = if is_behind {
@@ -222,8 +224,9 @@ impl Ending {
             (self.last_frame + 1, self.next_offset)
         };
         // One that recovery cut off is shorter by right when others are missing behind it.
-        let Some(holder) = last.filter(|last| !is_behind || last.number() >= position.segment) else {
+        let Some(holder) = last.filter(|_| !is_gone) else {
             self.miss(Missing::Segment(last.map_or(0, Segment::number) + 1), frame, offset)?;
+            self.leave_numbers(made_bytes.max(SEGMENT_BYTES_USUAL));
             return Ok(true);
         };
         self.miss(Missing::End(holder, self.end), frame, offset)?;
@@ -232,10 +235,14 @@ impl Ending {
             damage.end = damage.end.max(made_bytes).max(known);
         }
         if self.may_go_on {
-            // Of frames that may be there no number is used again: they may be readable another time.
-            self.last_frame += file_bytes.saturating_sub(self.end) / ALIGNMENT;
+            self.leave_numbers(file_bytes.saturating_sub(self.end));
         }
         Ok(true)
+    }
+
+    /// Of frames that may be in so many bytes no number is used again: they may be there again another time.
+    fn leave_numbers(&mut self, bytes: u64) {
+        self.last_frame += bytes / ALIGNMENT;
     }
 
     /// Notes damage; the log goes on with this frame and this offset.

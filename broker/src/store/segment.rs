@@ -228,6 +228,10 @@ impl Layout {
         self.dir.join("reached.json")
     }
 
+    pub fn begun_file(&self) -> PathBuf {
+        self.dir.join("begun.json")
+    }
+
     pub fn lock_file(&self) -> PathBuf {
         self.dir.join("lock")
     }

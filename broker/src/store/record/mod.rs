@@ -4,6 +4,7 @@ mod attempt;
 mod event;
 mod sources;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::fields::{self, Reader, Writer, put_number, take_number};
@@ -113,6 +114,19 @@ pub struct Gap {
     /// Bytes of the segment file.
     pub start: u64,
     pub end: u64,
+}
+
+impl Gap {
+    /// Which bytes of the segment are lost: of one that was missing, all.
+    pub fn bytes(&self) -> Range<u64> {
+        if (self.start, self.end) == (0, 0) { 0..u64::MAX } else { self.start..self.end }
+    }
+
+    /// Whether these bytes of the segment are lost.
+    pub fn takes(&self, bytes: &Range<u64>) -> bool {
+        let lost = self.bytes();
+        lost.start <= bytes.start && bytes.end <= lost.end
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
