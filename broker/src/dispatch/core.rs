@@ -349,15 +349,15 @@ impl Core {
 
     /// Takes up matches from memory if they are all there; else says from where they must be read.
     pub fn catch_up_from_memory(&mut self, id: TriggerId) -> Option<Offset> {
-        let (share, routed_to, recent_range) = (self.share(), self.state.routed_to(), self.recent_range());
+        let (share, routed_end, recent_range) = (self.share(), self.state.routed_end(), self.recent_range());
         let State { triggers, gaps, .. } = &mut self.state;
         let trigger = triggers.get_mut(&id)?;
         let from = trigger.behind?;
-        if from >= routed_to {
+        if from >= routed_end {
             trigger.caught_up(gaps);
             return None;
         }
-        if recent_range.is_none_or(|(kept_from, end)| kept_from > from || end < routed_to) {
+        if recent_range.is_none_or(|(kept_from, end)| kept_from > from || end < routed_end) {
             return Some(from);
         }
         let ranges = self

@@ -75,6 +75,12 @@ impl State {
         self.unrouted.first().map_or(self.next_offset, |(from, _)| *from)
     }
 
+    /// All that was routed is below. What is to be routed again, after a gap that took the records of it, may be, too.
+    pub fn routed_end(&self) -> Offset {
+        let last = self.unrouted.last().filter(|(_, to)| *to == self.next_offset);
+        last.map_or(self.next_offset, |(from, _)| *from)
+    }
+
     pub fn outstanding(&self) -> usize {
         self.triggers.values().map(|trigger| trigger.outstanding.len() + trigger.redriven.len()).sum()
     }
