@@ -101,6 +101,8 @@ pub struct Keeper {
     copied: u64,
     /// What the last step failed with.
     failure: Option<String>,
+    /// Why there are fewer spares than wanted.
+    no_spare: Option<String>,
     scrub: Scrub,
 }
 
@@ -162,6 +164,7 @@ impl Keeper {
             is_stuck: false,
             copied: 0,
             failure: None,
+            no_spare: None,
             scrub: Scrub::default(),
         }
     }
@@ -184,7 +187,8 @@ impl Keeper {
         }
         self.failure.clone_from(&failure);
         self.scrub.step(&self.reader);
-        let problems = [failure, self.scrub.problem(), self.letters_problem()];
+        let no_spare = self.no_spare.clone().filter(|_| !self.full);
+        let problems = [failure, no_spare, self.scrub.problem(), self.letters_problem()];
         let problems: Vec<String> = problems.into_iter().flatten().collect();
         self.tell((!problems.is_empty()).then(|| problems.join("; ")));
     }
@@ -251,12 +255,16 @@ impl Keeper {
             let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
             let is_idle = || young && seen.replace(self.queue.appended()) == self.queue.appended();
             if let Err(error) = self.spares.make(&is_idle) {
-                if !self.full {
+                // A full disk is said in other words.
+                let said = format!("a spare segment cannot be made: {error}");
+                if !self.full && self.no_spare.as_ref() != Some(&said) {
                     tracing::warn!(%error, "a spare segment cannot be made, it is tried again");
                 }
+                self.no_spare = Some(said);
                 return;
             }
         }
+        self.no_spare = None;
     }
 
     /// Folds segments, as far as they are on disk, and writes down what they add up to.

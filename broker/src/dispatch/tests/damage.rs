@@ -1,5 +1,6 @@
 //! What is damaged is said, is waited for by those who need it and by nobody else, and is never taken for something else.
 
+use super::super::core::Core;
 use super::super::history::{self, Piece};
 use super::rig::{Rig, Setup, event};
 use crate::store::{Gap, Offset, clock};
@@ -94,6 +95,30 @@ fn what_is_still_to_be_routed_below_does_not_make_lost_what_a_trigger_is_behind_
         let books = broker.books("t");
         assert_eq!((books.delivered, books.lost, books.pending()), (200, 0, 0), "{books:?}");
         broker.dispatch.core().state.unrouted.clear();
+    });
+}
+
+#[test]
+fn a_retry_by_hand_looks_at_once_at_what_could_not_be_read() {
+    Setup::new("t: { sink: http://shop }", |_, _, _| "200").play(async |broker| {
+        broker.pause("t", Some("paused by an operator")).await;
+        broker.publish("broken").await;
+        broker.settle().await;
+        broker.kill_and_restart().await;
+        broker.damage("broken");
+        broker.pause("t", None).await;
+        broker.at(1.0).await;
+        let error = broker.last_error("t").expect("it is said");
+        assert!(error.contains("offset 0 in 000000000001.seg"), "{error}");
+        broker.repair("broken");
+        let id = broker.id_of("t");
+        {
+            let Core { state, runtimes, .. } = &mut *broker.dispatch.core();
+            runtimes.get_mut(&id).unwrap().retry_all_now(&state.triggers[&id]);
+        }
+        broker.dispatch.nudge(id);
+        broker.at(1.5).await;
+        assert_eq!(broker.books("t").delivered, 1);
     });
 }
 

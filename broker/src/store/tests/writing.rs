@@ -102,3 +102,20 @@ fn on_a_full_disk_the_writer_pauses_between_tries() {
     assert!(second.blocking_recv().unwrap().is_ok());
     run.stop().unwrap();
 }
+
+#[test]
+fn a_spare_that_cannot_be_made_though_the_disk_has_room_is_said_until_it_can() {
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options()).unwrap();
+    disk.set_fault(Some((1, Fault::Enospc)));
+    for _ in 0..2 {
+        run.keeper.step();
+        let problem = run.log.report().problem.expect("said");
+        assert!(problem.contains("a spare segment cannot be made"), "{problem}");
+    }
+    assert_eq!(run.log.full(), None, "there is room for what comes");
+    disk.set_fault(None);
+    run.keeper.step();
+    assert_eq!(run.log.report().problem, None);
+    run.stop().unwrap();
+}
