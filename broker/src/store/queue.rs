@@ -91,7 +91,9 @@ impl Waiting {
     fn take(&mut self) -> Vec<Append> {
         self.urgent = 0;
         self.since = None;
-        std::mem::take(&mut self.appends)
+        // As many are likely to come again.
+        let room = Vec::with_capacity(self.appends.len());
+        std::mem::replace(&mut self.appends, room)
     }
 }
 

@@ -88,6 +88,15 @@ struct Twin {
 type Fresh<'a> = (Offset, &'a NewEvent);
 
 impl Batch {
+    fn with_capacity(appends: usize) -> Self {
+        Self {
+            events: Vec::with_capacity(appends),
+            twins: HashMap::with_capacity(appends),
+            appends: Vec::with_capacity(appends),
+            ..Self::default()
+        }
+    }
+
     /// Takes events out of the twins that are not stored after all.
     fn forget(&mut self, fresh: &[Fresh<'_>]) {
         fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
@@ -143,7 +152,7 @@ impl Writer {
     fn write_all(&mut self, appends: Vec<Append>) -> io::Result<()> {
         let mut rest = appends.into_iter().peekable();
         while rest.peek().is_some() {
-            let mut batch = Batch::default();
+            let mut batch = Batch::with_capacity(rest.len());
             self.buffer.clear();
             self.buffer.resize(FRAME_HEADER_BYTES, 0);
             let now_ms = clock::wall_ms().max(self.last_received_ms);
