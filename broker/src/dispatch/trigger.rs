@@ -93,6 +93,8 @@ pub struct Runtime {
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
     bucket: Option<Bucket>,
+    /// For attempts on a sink of which nothing has succeeded lately.
+    patience: Bucket,
     pub last_error: Option<LastError>,
     /// Whether the last attempt succeeded: the first failure after that is a warning.
     pub is_well: bool,
@@ -146,13 +148,34 @@ impl Postponed {
     }
 }
 
-/// One second's worth of deliveries.
+/// One second's worth of attempts.
 struct Bucket {
     per_second: f64,
     tokens: f64,
     at_ms: u64,
 }
 
+impl Bucket {
+    fn full(per_second: f64) -> Self {
+        Self { per_second, tokens: per_second.max(1.0), at_ms: 0 }
+    }
+
+    /// Takes a token, or says when there will be one.
+    fn take(&mut self, now_ms: u64) -> Result<(), u64> {
+        let passed = now_ms.saturating_sub(self.at_ms) as f64 / 1e3;
+        self.tokens = (self.tokens + passed * self.per_second).min(self.per_second.max(1.0));
+        self.at_ms = now_ms;
+        if self.tokens < 1.0 {
+            return Err(now_ms + (((1.0 - self.tokens) / self.per_second) * 1e3).ceil().max(1.0) as u64);
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+/// A sink that is down refuses as fast as it is asked, and every attempt that fails costs what one that succeeds does. So
+/// many a second are made, until one succeeds: those who wait for the others are not to notice.
+const FAILING_PER_SECOND: f64 = 1000.0;
 /// Retries looked at in one go are sent before the next look.
 const READY_MAX: usize = 1024;
 
@@ -169,6 +192,7 @@ impl Runtime {
             hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
+            patience: Bucket::full(FAILING_PER_SECOND),
             last_error: None,
             is_well: true,
             is_catching_up: false,
@@ -201,11 +225,7 @@ impl Runtime {
 
     fn reset_rate(&mut self) {
         let rate = self.active.config.delivery.rate;
-        self.bucket = rate.map(|rate| Bucket {
-            per_second: rate.per_second,
-            tokens: rate.per_second.max(1.0),
-            at_ms: 0,
-        });
+        self.bucket = rate.map(|rate| Bucket::full(rate.per_second));
     }
 
     /// A match was found behind what has been taken up (the past of a new trigger is routed while new events come in):
@@ -296,7 +316,7 @@ impl Runtime {
             Next::LookUp(look_up) => return Ok(Step::LookUp(look_up)),
             Next::Nothing => return Err(self.next_due(state)),
         };
-        if let Some(at) = self.wait_for_token(now_ms) {
+        if let Err(at) = self.take_token(now_ms) {
             self.ready.push_front(id);
             return Err(Some(at));
         }
@@ -432,17 +452,14 @@ impl Runtime {
         }
     }
 
-    /// Takes a token, or says when there will be one.
-    fn wait_for_token(&mut self, now_ms: u64) -> Option<u64> {
-        let bucket = self.bucket.as_mut()?;
-        let passed = now_ms.saturating_sub(bucket.at_ms) as f64 / 1e3;
-        bucket.tokens = (bucket.tokens + passed * bucket.per_second).min(bucket.per_second.max(1.0));
-        bucket.at_ms = now_ms;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return None;
+    /// Takes a token of each bucket that holds now, or says when there will be one.
+    fn take_token(&mut self, now_ms: u64) -> Result<(), u64> {
+        if self.is_well {
+            self.patience = Bucket::full(FAILING_PER_SECOND);
+        } else {
+            self.patience.take(now_ms)?;
         }
-        Some(now_ms + (((1.0 - bucket.tokens) / bucket.per_second) * 1e3).ceil().max(1.0) as u64)
+        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take(now_ms))
     }
 
     /// Waits for what was begun before its order changed.
