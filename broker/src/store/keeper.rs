@@ -326,7 +326,7 @@ impl Keeper {
     }
 
     /// Publishes how things are and decides whether events are taken.
-    fn tell(&mut self, problem: Option<String>) {
+    pub fn tell(&mut self, problem: Option<String>) {
         let segments = self.reader.segments();
         let settled = self.settled.as_ref().map_or(Offset(0), |settled| settled.floor);
         let floor = settled.max(self.shared.floor());
