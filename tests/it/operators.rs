@@ -344,6 +344,9 @@ async fn a_full_store_refuses_says_why_and_takes_again_after_a_discard() {
     let ready = ready.json();
     assert_eq!((&ready["status"], &ready["holds_oldest_segment"]), (&json!("full"), &json!("t")));
     assert!(ready["reason"].is_string(), "{ready}");
+    let status = broker.get("status").await;
+    assert_eq!((&status["status"], &status["reason"]), (&json!("full"), &ready["reason"]));
+    assert!(broker.cli("status").out.starts_with("status: full\nreason: "), "{status}");
     crate::eventually("nothing to be in flight", || async {
         (broker.get("triggers/t").await["in_flight"] == 0).then_some(())
     })
