@@ -258,6 +258,18 @@ async fn order_holds_a_keys_later_events_until_the_earlier_one_is_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_null_is_none() {
+    let sink = Sink::held().await;
+    let broker = Broker::start(&yaml(&sink, "order: \"{data.customer}\"")).await;
+    for (id, data) in [("1", "{\"customer\":null}"), ("2", "{\"customer\":null}"), ("3", "{}")] {
+        broker.publish(&[("id", id)], data).await;
+    }
+    sink.wait_for(3).await;
+    let metrics = broker.ask("/metrics").await.text();
+    assert!(metrics.contains("sluice_trigger_unkeyed_total{trigger=\"t\"} 3"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn order_holds_across_a_kill() {
     let sink = Sink::answering(|_, _| status(503)).await;
     let broker = Broker::start(&yaml(&sink, "order: partitionkey, backoff_delay: 200ms")).await;
@@ -346,6 +358,15 @@ async fn a_gone_sink_pauses_its_trigger_until_it_is_resumed() {
     broker.do_call("triggers/t/resume", &json!({})).await;
     broker.trigger_when("t", |trigger| trigger["delivered"] == 1).await;
     assert_eq!(sink.ids(), ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_410_that_retry_on_names_is_retried_like_any_other() {
+    let sink = Sink::with_statuses(&[410]).await;
+    let broker = Broker::start(&yaml(&sink, "retry_on: [410], backoff_delay: 10ms")).await;
+    broker.publish_ids(&["1"]).await;
+    let trigger = broker.trigger_when("t", |trigger| trigger["delivered"] == 1).await;
+    assert_eq!((&trigger["paused"], &trigger["dead"]), (&json!(false), &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
