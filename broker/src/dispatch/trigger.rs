@@ -97,6 +97,8 @@ pub struct Runtime {
     bucket: Option<Bucket>,
     /// The sink wants no request before this (429 with `Retry-After`).
     quiet_until_ms: u64,
+    /// Was ready for its first attempt when the sink asked for that.
+    shelved: VecDeque<DeliveryId>,
     /// In flight when what was pending was discarded: a dead letter unless the sink accepts it.
     discarded: HashSet<DeliveryId>,
     pub last_error: Option<LastError>,
@@ -139,6 +141,7 @@ impl Runtime {
             retry_due_ms: 0,
             bucket: None,
             quiet_until_ms: 0,
+            shelved: VecDeque::new(),
             discarded: HashSet::new(),
             last_error: None,
             is_well: true,
@@ -165,9 +168,10 @@ impl Runtime {
             self.admitted = Offset(0);
             self.retry_due_ms = 0;
             self.ready.clear();
+            self.shelved.clear();
         }
         // Redrives are in no log order to be found in again: those that were dropped here, or came while it was frozen.
-        let known: HashSet<DeliveryId> = self.ready.iter().copied().collect();
+        let known: HashSet<DeliveryId> = self.ready.iter().chain(&self.shelved).copied().collect();
         let is_new = |id: &DeliveryId| !known.contains(id) && !self.is_taken_up(*id);
         let missing: Vec<_> = fresh_redrives(self.active.id, state).filter(is_new).collect();
         self.ready.extend(missing);
@@ -326,8 +330,9 @@ impl Runtime {
                 self.ready.push_back(id);
             }
         }
-        if let Some(until) = self.quiet_until(now_ms) {
-            self.shelve(until, state);
+        match self.quiet_until(now_ms) {
+            Some(_) => self.shelve(state),
+            None => self.ready.extend(self.shelved.drain(..)),
         }
         if now_ms < self.retry_due_ms || !self.ready.is_empty() {
             return;
@@ -370,11 +375,9 @@ impl Runtime {
     }
 
     /// Sets aside what is ready, because the sink wants no request. What was tried before is found again by its time.
-    fn shelve(&mut self, until_ms: u64, state: &TriggerState) {
+    fn shelve(&mut self, state: &TriggerState) {
         let fresh = |id: &DeliveryId| state.slot(*id).is_some_and(|slot| slot.attempts == 0);
-        for id in self.ready.drain(..).filter(fresh) {
-            self.postponed.push(until_ms, id);
-        }
+        self.shelved.extend(self.ready.drain(..).filter(fresh));
     }
 
     fn next(&mut self, state: &TriggerState, now_ms: u64, reader: &Reader) -> Next {

@@ -184,6 +184,38 @@ fn a_sink_that_answers_429_gets_no_request_before_it_wants_one() {
 }
 
 #[test]
+fn another_sink_is_not_left_alone_for_what_the_former_one_wanted() {
+    check(
+        "t: { sink: http://shop, delivery: { order: partitionkey, concurrency: 1 } }",
+        |sink, _, attempt| match (sink, attempt) {
+            ("shop", 1) => "400",
+            ("shop", _) => "429 retry-after 3000",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["a/x", "b/y", "c/x"] {
+                broker.publish(id).await;
+            }
+            broker.at(1.0).await;
+            broker.redrive().await;
+            broker.publish("d/x").await;
+            broker.at(2.0).await;
+            broker.reload("t: { sink: http://other, delivery: { order: partitionkey, concurrency: 1 } }").await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 400, dead letter: rejected
+            +0s     t b try 1 -> 400, dead letter: rejected
+            +0s     t c try 1 -> 400, dead letter: rejected
+            +1s     t a (redriven) try 1 -> 429, again in 3000s
+            +2s     t b (redriven) try 1 -> 200
+            +2s     t c (redriven) try 1 -> 200
+            +2s     t d try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
 fn what_becomes_too_old_while_a_sink_is_left_alone_is_a_dead_letter_in_time() {
     check(
         "t: { sink: http://shop, delivery: { max_age: 5s, backoff: constant } }",
