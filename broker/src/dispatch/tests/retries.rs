@@ -200,7 +200,9 @@ fn another_sink_is_not_left_alone_for_what_the_former_one_wanted() {
             broker.redrive().await;
             broker.publish("d/x").await;
             broker.at(2.0).await;
-            broker.reload("t: { sink: http://other, delivery: { order: partitionkey, concurrency: 1 } }").await;
+            broker
+                .reload("t: { sink: http://other, delivery: { order: partitionkey, concurrency: 1 } }")
+                .await;
             broker.at(60.0).await;
         },
         &expect![[r#"
