@@ -254,7 +254,6 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         committed,
         measures: Arc::clone(&measures),
         buffer: Vec::new(),
-        waited: None,
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
