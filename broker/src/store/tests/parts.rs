@@ -361,6 +361,27 @@ fn a_store_that_is_large_and_settled_is_not_full_after_a_restart() {
 }
 
 #[test]
+fn what_is_settled_in_the_segment_of_the_oldest_event_owed_is_not_owed() {
+    let options = Options { segment_bytes: 8 << 20, retention_bytes: 1 << 20, ..options() };
+    let mut run = Run::open(&SimDisk::new(), &options).unwrap();
+    for n in 0..24 {
+        let offset = run.put(&n.to_string(), 50_000);
+        run.append(&[], vec![routed(offset.0, offset.0, &[])]).unwrap();
+    }
+    let owed_from = |run: &mut Run, floor: u64| {
+        run.log.note_floor(Offset(floor));
+        run.keeper.step();
+        (run.log.report().owed_bytes, run.log.full().is_some())
+    };
+    assert_eq!(run.log.reader().segments().len(), 1);
+    let (all, is_full) = owed_from(&mut run, 0);
+    assert!(all > 24 * 50_000 && is_full, "{all}");
+    let (last, is_full) = owed_from(&mut run, 23);
+    assert!((50_000..200_000).contains(&last) && !is_full, "{last}");
+    assert_eq!(owed_from(&mut run, 24), (0, false));
+}
+
+#[test]
 fn a_store_on_the_file_system_of_this_machine_opens_once_and_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { dir: dir.path().join("deep/data"), segment_bytes: 1 << 20, ..options() };
