@@ -344,3 +344,20 @@ async fn a_dead_letter_outlives_the_segment_of_its_event() {
     assert_eq!(sink.wait_for(2).await[1].body, "{\"n\":1}");
     broker.trigger_when("t", |trigger| trigger["delivered"] == 1 && trigger["dead"] == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writing_call_says_in_one_way_which_dead_letters_it_means() {
+    let sink = refusing().await;
+    let broker = with_dead(&sink, &["1"]).await;
+    let dead = broker.dead_letters(1).await[0]["id"].clone();
+    for body in [
+        json!({ "ids": [dead], "all": true }),
+        json!({ "ids": [dead], "trigger": "other" }),
+        json!({ "all": true, "reason": "attempts" }),
+    ] {
+        let refused = broker.call("dead-letters/purge", &body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(refused.text().contains("exclude each other"), "{}", refused.text());
+    }
+    assert_eq!(broker.do_call("dead-letters/purge", &json!({ "ids": [dead] })).await["purged"], 1);
+}

@@ -258,6 +258,18 @@ async fn order_holds_a_keys_later_events_until_the_earlier_one_is_settled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_null_is_none() {
+    let sink = Sink::held().await;
+    let broker = Broker::start(&yaml(&sink, "order: \"{data.customer}\"")).await;
+    for (id, data) in [("1", "{\"customer\":null}"), ("2", "{\"customer\":null}"), ("3", "{}")] {
+        broker.publish(&[("id", id)], data).await;
+    }
+    sink.wait_for(3).await;
+    let metrics = broker.ask("/metrics").await.text();
+    assert!(metrics.contains("sluice_trigger_unkeyed_total{trigger=\"t\"} 3"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn order_holds_across_a_kill() {
     let sink = Sink::answering(|_, _| status(503)).await;
     let broker = Broker::start(&yaml(&sink, "order: partitionkey, backoff_delay: 200ms")).await;
@@ -290,6 +302,45 @@ async fn a_key_is_free_again_after_what_it_held_was_discarded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_when_the_rest_is_discarded_is_not_tried_again() {
+    let sink = Sink::held().await;
+    sink.answer_from_now_on(503);
+    let broker = Broker::start(&yaml(&sink, "concurrency: 2, backoff_delay: 10ms, backoff_max: 10ms")).await;
+    broker.publish_ids(&["1", "2", "3"]).await;
+    sink.wait_for(2).await;
+    broker.trigger_when("t", |trigger| trigger["pending"] == 3).await;
+    let told = broker.do_call("triggers/t/discard", &json!({})).await;
+    assert_eq!((&told["discarded"], &told["in_flight"]), (&json!(1), &json!(2)), "{told}");
+    sink.let_go(10);
+    let reasons: Vec<_> = broker.dead_letters(3).await.iter().map(|dead| dead["reason"].clone()).collect();
+    assert_eq!(reasons, ["discarded"; 3]);
+    broker.trigger_when("t", |trigger| trigger["pending"] == 0 && trigger["dead"] == 3).await;
+    assert_eq!(sink.received().len(), 2);
+    // What comes in afterwards is no part of it.
+    broker.publish_ids(&["4"]).await;
+    assert_eq!(sink.wait_for(4).await[3].id(), "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_answers_429_is_left_alone_by_its_trigger_until_an_operator_says_otherwise() {
+    let sink = Sink::answering(|number, _| match number {
+        0 => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3000")]).into_response(),
+        _ => status(204),
+    })
+    .await;
+    let broker = Broker::start(&yaml(&sink, "")).await;
+    broker.publish_ids(&["1"]).await;
+    broker.trigger_when("t", |trigger| trigger["retrying"] == 1).await;
+    broker.publish_ids(&["2"]).await;
+    let pending = broker.get_when("triggers/t/pending", |list| list["items"][1].is_object()).await;
+    let waits = |n: usize| (&pending["items"][n]["reason"], pending["items"][n]["next_at"].is_string());
+    assert_eq!((waits(0), waits(1)), ((&json!("retry"), true), (&json!("retry"), true)), "{pending}");
+    assert_eq!(sink.received().len(), 1);
+    broker.do_call("triggers/t/retry", &json!({})).await;
+    broker.trigger_when("t", |trigger| trigger["delivered"] == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gone_sink_pauses_its_trigger_until_it_is_resumed() {
     let sink = Sink::with_statuses(&[410]).await;
     let broker = Broker::start(&yaml(&sink, "")).await;
@@ -307,6 +358,15 @@ async fn a_gone_sink_pauses_its_trigger_until_it_is_resumed() {
     broker.do_call("triggers/t/resume", &json!({})).await;
     broker.trigger_when("t", |trigger| trigger["delivered"] == 1).await;
     assert_eq!(sink.ids(), ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_410_that_retry_on_names_is_retried_like_any_other() {
+    let sink = Sink::with_statuses(&[410]).await;
+    let broker = Broker::start(&yaml(&sink, "retry_on: [410], backoff_delay: 10ms")).await;
+    broker.publish_ids(&["1"]).await;
+    let trigger = broker.trigger_when("t", |trigger| trigger["delivered"] == 1).await;
+    assert_eq!((&trigger["paused"], &trigger["dead"]), (&json!(false), &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,6 +251,46 @@ async fn secrets_are_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_full_the_store_is_is_known_as_soon_as_the_api_answers() {
+    let broker = Broker::start("triggers: {}").await;
+    let store = broker.get("status").await["store"].clone();
+    assert_eq!(store["limit_bytes"], 10_u64 << 30, "{store}");
+    assert!(store["segments"].as_u64() > Some(0) && store["free_bytes"].as_u64() > Some(0), "{store}");
+    broker.publish_ids(&["1"]).await;
+    let broker = broker.kill_and_restart().await;
+    let metrics = broker.ask("/metrics").await.text();
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse::<u64>().unwrap()
+    };
+    assert_eq!(value("sluice_store_limit_bytes "), 10 << 30);
+    assert!(value("sluice_store_bytes ") > 0 && value("sluice_store_segments ") > 0, "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pending_is_listed_page_by_page() {
+    let sink = Sink::answering(|_, _| status(422)).await;
+    let broker = Broker::start(&yaml(&sink, "")).await;
+    broker.publish_ids(&["1", "2"]).await;
+    broker.dead_letters(2).await;
+    broker.do_call("triggers/t/pause", &json!({})).await;
+    broker.do_call("dead-letters/redrive", &json!({ "all": true })).await;
+    broker.publish_ids(&["3", "4", "5"]).await;
+    broker.trigger_when("t", |trigger| trigger["pending"] == 5).await;
+    let (mut offsets, mut cursor) = (Vec::new(), String::new());
+    for _ in 0..3 {
+        let page = broker.get(&format!("triggers/t/pending?limit=2{cursor}")).await;
+        let items = page["items"].as_array().unwrap();
+        offsets.extend(items.iter().map(|item| item["offset"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(offsets, ["2", "3", "4", "0", "1"], "what was matched, and then what was redriven");
+    assert_eq!(broker.cli("triggers pending t --limit 3 --json").json().as_array().unwrap().len(), 3);
+    assert_eq!(broker.ask("/api/v1/triggers/t/pending?cursor=x").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn status_has_a_line_for_each_trigger() {
     let triggers = (0..20).map(|n| format!("  t-{n}: {{ sink: {{ stdout: {{}} }} }}\n")).collect::<String>();
     let broker = Broker::start(&format!("triggers:\n{triggers}")).await;
@@ -304,6 +344,9 @@ async fn a_full_store_refuses_says_why_and_takes_again_after_a_discard() {
     let ready = ready.json();
     assert_eq!((&ready["status"], &ready["holds_oldest_segment"]), (&json!("full"), &json!("t")));
     assert!(ready["reason"].is_string(), "{ready}");
+    let status = broker.get("status").await;
+    assert_eq!((&status["status"], &status["reason"]), (&json!("full"), &ready["reason"]));
+    assert!(broker.cli("status").out.starts_with("status: full\nreason: "), "{status}");
     crate::eventually("nothing to be in flight", || async {
         (broker.get("triggers/t").await["in_flight"] == 0).then_some(())
     })

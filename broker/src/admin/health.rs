@@ -21,24 +21,27 @@ pub async fn live() -> &'static str {
 }
 
 pub async fn ready(State(admin): State<Admin>) -> Response {
-    let not_up = admin.sources.not_up();
-    // The gate hears of a full store a moment later than the publisher whose event found no room.
-    let state = match admin.gate.state() {
-        GateState::Ready => admin.dispatch.log().full().map_or(GateState::Ready, GateState::Full),
-        state => state,
-    };
-    let waits = admin.dispatch.core().routing_waits.clone();
-    let (status, word, reason) = readiness(state, waits, !not_up.is_empty());
+    let (status, word, reason) = readiness_of(&admin);
     let report = admin.dispatch.log().report();
     let body = json!({
         "status": word,
         "reason": reason,
         "holds_oldest_segment": holder(&admin),
         "store_problem": report.problem,
-        "sources": not_up,
+        "sources": admin.sources.not_up(),
         "index": index(&admin),
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn readiness_of(admin: &Admin) -> (StatusCode, &'static str, Option<String>) {
+    // The gate hears of a full store a moment later than the publisher whose event found no room.
+    let state = match admin.gate.state() {
+        GateState::Ready => admin.dispatch.log().full().map_or(GateState::Ready, GateState::Full),
+        state => state,
+    };
+    let waits = admin.dispatch.core().routing_waits.clone();
+    readiness(state, waits, !admin.sources.not_up().is_empty())
 }
 
 /// Degraded is a broker that takes events, and has something to say of what becomes of them.
@@ -85,8 +88,10 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
         let core = admin.dispatch.core();
         (core.state.next_offset, core.state.dead.len())
     };
+    let (_, word, reason) = readiness_of(&admin);
     answer::json(&json!({
-        "status": match admin.gate.state() { GateState::Ready => "ready", _ => "not ready" },
+        "status": word,
+        "reason": reason,
         "started_at": view::time(admin.started_at_ms),
         "now": view::time(clock::wall_ms()),
         "store": {

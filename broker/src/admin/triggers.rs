@@ -51,42 +51,61 @@ pub async fn pending(
 ) -> Answer {
     let limit = query.get("limit").map_or(Ok(PENDING_DEFAULT), |text| text.parse());
     let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(PENDING_MAX);
-    let waiting = waiting(&admin.dispatch.core(), &name, limit)?;
-    let items = waiting.into_iter().map(|(offset, attempts, why, next_ms)| {
+    let from = query.get("cursor").map(|text| place(text)).unwrap_or(Some((0, Offset(0))));
+    let from = from.ok_or_else(|| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
+    let mut waiting = waiting(&admin.dispatch.core(), &name, from, limit.saturating_add(1))?;
+    let next = waiting.get(limit).map(|next| format!("{}-{}", next.redrive, next.offset));
+    waiting.truncate(limit);
+    let items = waiting.into_iter().map(|waiting| {
         json!({
-            "offset": offset.to_string(),
+            "offset": waiting.offset.to_string(),
             "trigger": name,
-            "attempts": attempts,
-            "reason": why,
-            "next_at": next_ms.map_or(Value::Null, view::time),
+            "attempts": waiting.attempts,
+            "reason": waiting.why,
+            "next_at": waiting.next_ms.map_or(Value::Null, view::time),
         })
     });
-    answer::list(&items.collect::<Vec<_>>(), None)
+    answer::list(&items.collect::<Vec<_>>(), next.as_deref())
 }
 
-/// Offset, attempts, what it waits for, and the time of the next attempt.
-type Waiting = (Offset, u16, &'static str, Option<u64>);
+/// Where a page begins: redrives come after what was matched.
+fn place(text: &str) -> Option<(u32, Offset)> {
+    let (redrive, offset) = text.split_once('-')?;
+    Some((redrive.parse().ok()?, Offset(offset.parse().ok()?)))
+}
 
-fn waiting(core: &Core, name: &str, limit: usize) -> Result<Vec<Waiting>, Problem> {
+struct Waiting {
+    offset: Offset,
+    redrive: u32,
+    attempts: u16,
+    why: &'static str,
+    /// When the next attempt is due.
+    next_ms: Option<u64>,
+}
+
+fn waiting(core: &Core, name: &str, from: (u32, Offset), limit: usize) -> Result<Vec<Waiting>, Problem> {
     let id = find(core, name)?.id;
     let Some(state) = core.state.triggers.get(&id) else { return Ok(Vec::new()) };
     let runtime = core.runtimes.get(&id);
-    let own = state.outstanding.iter().map(|slot| (slot, 0));
+    let first = if from.0 == 0 { from.1 } else { Offset(u64::MAX) };
+    let own = state.outstanding.iter_from(first).map(|slot| (slot, 0));
     let redriven = state.redriven.iter().map(|((_, n), slot)| (slot, *n));
+    let redriven = redriven.filter(|(slot, n)| from.0 == 0 || (slot.offset(), *n) >= (from.1, from.0));
     let now = clock::steady_ms();
     let waits = own.chain(redriven).take(limit).map(|(slot, redrive)| {
         let delivery = DeliveryId { trigger: id, offset: slot.offset(), redrive };
         let is_in_flight = runtime.is_some_and(|runtime| runtime.in_flight.contains(&delivery));
-        let due = slot.due_ms(core.state.base_ms);
-        let why = match (is_in_flight, runtime) {
-            (true, _) => "in_flight",
-            (_, None) => "trigger_removed",
-            _ if state.paused.is_some() => "paused",
-            (_, Some(runtime)) if runtime.is_held(slot.offset()) => "order",
-            _ if slot.attempts > 0 && due > now => "retry",
-            _ => "concurrency",
+        let due = (slot.attempts > 0).then(|| slot.due_ms(core.state.base_ms));
+        let quiet_until = runtime.and_then(|runtime| runtime.quiet_until(now));
+        let (why, next_ms) = match (is_in_flight, runtime) {
+            (true, _) => ("in_flight", due),
+            (_, None) => ("trigger_removed", due),
+            _ if state.paused.is_some() => ("paused", due),
+            (_, Some(runtime)) if runtime.is_held(slot.offset()) => ("order", due),
+            _ if due.max(quiet_until).is_some_and(|at| at > now) => ("retry", due.max(quiet_until)),
+            _ => ("concurrency", due),
         };
-        (slot.offset(), slot.attempts, why, (slot.attempts > 0).then_some(due))
+        Waiting { offset: slot.offset(), redrive, attempts: slot.attempts, why, next_ms }
     });
     Ok(waits.collect())
 }
@@ -129,12 +148,13 @@ pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: B
     answer::json(&shown(&admin.dispatch, &name)?)
 }
 
-/// Everything pending becomes a dead letter; what is in flight ends as it ends.
+/// Everything pending becomes a dead letter; what is in flight does unless its sink accepts it.
 pub async fn discard(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
     answer::no_arguments(&body)?;
     let id = find(&admin.dispatch.core(), &name)?.id;
     let discarded = admin.dispatch.discard(id, Reason::Discarded).await;
     let discarded = discarded.map_err(|refusal| answer::unavailable(&refusal))?;
-    tracing::info!(trigger = %name, discarded, "discarded what was pending");
-    answer::json(&json!({ "trigger": name, "discarded": discarded }))
+    let in_flight = admin.dispatch.core().runtime_mut(id).map_or(0, |runtime| runtime.discarded_in_flight());
+    tracing::info!(trigger = %name, discarded, in_flight, "discarded what was pending");
+    answer::json(&json!({ "trigger": name, "discarded": discarded, "in_flight": in_flight }))
 }

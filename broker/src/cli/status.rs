@@ -32,6 +32,11 @@ pub async fn status(args: admin::Access) -> Result<(), Error> {
     }
     let mut document = answer.document()?;
     let mut text = String::new();
+    if let Some(members) =
+        document.as_object_mut().filter(|members| members.get("reason").is_some_and(Value::is_null))
+    {
+        members.remove("reason");
+    }
     for (name, table) in
         [("sources", sources::table as fn(&[Value]) -> Table), ("triggers", triggers::trigger_table)]
     {
@@ -42,7 +47,7 @@ pub async fn status(args: admin::Access) -> Result<(), Error> {
             None => text.push_str(&format!("{name}: none\n")),
         }
     }
-    print(&(describe(&document, &["status", "store", "index", "dead_letters"]) + &text))
+    print(&(describe(&document, &["status", "reason", "store", "index", "dead_letters"]) + &text))
 }
 
 pub async fn config(args: ConfigArgs) -> Result<(), Error> {

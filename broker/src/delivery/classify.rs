@@ -31,9 +31,9 @@ pub fn classify(answered: &Answered, delivery: &Delivery, limits: &Limits, now_m
     let wait = retry_after(&answered.headers, now_ms);
     let cause = failure(answered, format!("the sink answered {}", describe(answered.status)));
     match status {
+        _ if delivery.retry_on.contains(&status) => Outcome::Retriable { cause, retry_after: wait },
         410 => Outcome::Rejected { cause, reason: Reason::Gone },
         404 | 408 | 409 | 425 | 429 | 500.. => Outcome::Retriable { cause, retry_after: wait },
-        _ if delivery.retry_on.contains(&status) => Outcome::Retriable { cause, retry_after: wait },
         _ => Outcome::Rejected { cause, reason: Reason::Rejected },
     }
 }

@@ -24,6 +24,17 @@ pub enum Outcome {
     Rejected { cause: Failure, reason: Reason },
 }
 
+impl Outcome {
+    /// How long the sink wants no further request, whichever event it is about (CloudEvents webhook 2.2). With another
+    /// status, `Retry-After` speaks of the event that was sent.
+    pub fn wants_quiet(&self) -> Option<Duration> {
+        match self {
+            Self::Retriable { cause, retry_after } if cause.status == Some(429) => *retry_after,
+            Self::Retriable { .. } | Self::Accepted { .. } | Self::Rejected { .. } => None,
+        }
+    }
+}
+
 /// Why an attempt failed, for people to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {

@@ -53,12 +53,17 @@ impl RetryPolicy {
         }
         let wait = self.wait(attempt, jitter).max(retry_after.unwrap_or_default());
         // An attempt that would come too late is not waited for: the age decides when it is over.
-        Disposition::RetryIn(wait.min(self.max_age.saturating_sub(age)))
+        Disposition::RetryIn(wait.min(self.left(age)))
     }
 
     /// Whether a delivery of this age is not attempted again.
     pub fn is_expired(&self, age: Duration) -> bool {
         age >= self.max_age
+    }
+
+    /// How long until a delivery of this age is not attempted again.
+    pub fn left(&self, age: Duration) -> Duration {
+        self.max_age.saturating_sub(age)
     }
 
     /// The wait after the n-th attempt: a share of the backoff, which is capped.

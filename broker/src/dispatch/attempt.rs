@@ -154,7 +154,8 @@ fn failed(
     attempted.status = failure.status.or(attempted.status);
     attempted.error = Some(failure.error.as_str().into());
     attempted.body = failure.body.clone();
-    match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
+    let disposition = trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)());
+    match unless_discarded(dispatch, id, outcome, now, disposition) {
         Disposition::Settle => accepted(dispatch, trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
@@ -165,6 +166,26 @@ fn failed(
             attempted.next = Next::Dead(reason);
             dead(dispatch, trigger, record, attempted, attempt, failure);
         }
+    }
+}
+
+/// What becomes of a delivery that failed: it is not tried again if what was pending has been discarded meanwhile. A sink
+/// that wants to be left alone is, from now on.
+fn unless_discarded(
+    dispatch: &Dispatch,
+    id: DeliveryId,
+    outcome: &Outcome,
+    now: u64,
+    disposition: Disposition,
+) -> Disposition {
+    let mut core = dispatch.core();
+    let Some(runtime) = core.runtime_mut(id.trigger) else { return disposition };
+    if let Some(wait) = outcome.wants_quiet() {
+        runtime.keep_quiet(now + wait.as_millis() as u64);
+    }
+    match disposition {
+        Disposition::RetryIn(_) if runtime.is_discarded(id) => Disposition::DeadLetter(Reason::Discarded),
+        other => other,
     }
 }
 
@@ -366,7 +387,8 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
 }
 
 impl Dispatch {
-    /// Makes everything pending of a trigger a dead letter, in pieces.
+    /// Makes everything pending of a trigger a dead letter, in pieces; returns how many that were. What is in flight is one
+    /// unless its sink accepts it.
     pub async fn discard(&self, id: TriggerId, reason: Reason) -> Result<u64, Refusal> {
         const PIECE: usize = 1000;
         let mut total = 0;

@@ -406,7 +406,8 @@ impl Core {
         record
     }
 
-    /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`.
+    /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`. What is in flight follows
+    /// when an operator asked for it, unless it is accepted; a removed trigger may come back before that.
     pub fn discard(&mut self, id: TriggerId, reason: Reason, limit: usize) -> Vec<Attempted> {
         let Some(trigger) = self.state.triggers.get(&id) else { return Vec::new() };
         let runtime = self.runtimes.get(&id).or_else(|| self.frozen.get(&id));
@@ -425,6 +426,11 @@ impl Core {
         }
         for attempted in &all {
             self.settle(attempted);
+        }
+        if reason == Reason::Discarded
+            && let Some(runtime) = self.runtime_mut(id)
+        {
+            runtime.discard_in_flight();
         }
         all
     }

@@ -14,6 +14,7 @@ mod reload;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trigger;
+mod waits;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -145,5 +145,5 @@ fn key(order: &config::Order, record: &Record, hasher: &RandomState) -> Key {
 fn data_at(path: &[String], record: &Record) -> Option<String> {
     let data: serde_json::Value = serde_json::from_slice(&record.event.data()?.bytes).ok()?;
     let found = path.iter().try_fold(&data, |value, part| value.get(part))?;
-    Some(found.to_string())
+    (!found.is_null()).then(|| found.to_string())
 }

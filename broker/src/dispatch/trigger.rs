@@ -1,13 +1,15 @@
 //! One trigger at work: what it may send next.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sluice_config as config;
 
 use super::order::{Key, LOOK_UP_MAX, LookUp, Order, key_at_hand};
+use super::waits::{Bucket, Postponed};
 use crate::delivery::{Reason, RetryPolicy};
 use crate::routing::FilterErrors;
 use crate::sink::Sink;
@@ -93,6 +95,14 @@ pub struct Runtime {
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
     bucket: Option<Bucket>,
+    /// For attempts on a sink of which nothing has succeeded lately.
+    patience: Bucket,
+    /// The sink wants no request before this (429 with `Retry-After`).
+    quiet_until_ms: u64,
+    /// Was ready for its first attempt when the sink asked for that.
+    shelved: VecDeque<DeliveryId>,
+    /// In flight when what was pending was discarded: a dead letter unless the sink accepts it.
+    discarded: HashSet<DeliveryId>,
     pub last_error: Option<LastError>,
     /// Whether the last attempt succeeded: the first failure after that is a warning.
     pub is_well: bool,
@@ -116,43 +126,9 @@ enum Turn {
     Unknown,
 }
 
-/// Deliveries that are set aside until a time.
-#[derive(Default)]
-struct Postponed {
-    by_time: BTreeSet<(u64, DeliveryId)>,
-    ids: HashSet<DeliveryId>,
-}
-
-impl Postponed {
-    fn push(&mut self, until_ms: u64, id: DeliveryId) {
-        if self.ids.insert(id) {
-            self.by_time.insert((until_ms, id));
-        }
-    }
-
-    fn pop_due(&mut self, now_ms: u64) -> Option<DeliveryId> {
-        let (at, id) = self.by_time.first().copied().filter(|(at, _)| *at <= now_ms)?;
-        self.by_time.remove(&(at, id));
-        self.ids.remove(&id);
-        Some(id)
-    }
-
-    fn contains(&self, id: DeliveryId) -> bool {
-        self.ids.contains(&id)
-    }
-
-    fn first_ms(&self) -> Option<u64> {
-        self.by_time.first().map(|(at, _)| *at)
-    }
-}
-
-/// One second's worth of deliveries.
-struct Bucket {
-    per_second: f64,
-    tokens: f64,
-    at_ms: u64,
-}
-
+/// A sink that is down refuses as fast as it is asked, and every attempt that fails costs what one that succeeds does. So
+/// many a second are made, until one succeeds: those who wait for the others are not to notice.
+const FAILING_PER_SECOND: f64 = 1000.0;
 /// Retries looked at in one go are sent before the next look.
 const READY_MAX: usize = 1024;
 
@@ -169,6 +145,10 @@ impl Runtime {
             hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
+            patience: Bucket::full(FAILING_PER_SECOND),
+            quiet_until_ms: 0,
+            shelved: VecDeque::new(),
+            discarded: HashSet::new(),
             last_error: None,
             is_well: true,
             is_catching_up: false,
@@ -182,6 +162,9 @@ impl Runtime {
     /// Takes over a changed configuration; what is in flight stays so.
     pub fn reconfigure(&mut self, active: Arc<Active>, state: &TriggerState) {
         let same_order = active.config.delivery.order == self.active.config.delivery.order;
+        if active.config.sink != self.active.config.sink {
+            self.quiet_until_ms = 0;
+        }
         self.active = active;
         self.reset_rate();
         if !same_order {
@@ -191,9 +174,10 @@ impl Runtime {
             self.admitted = Offset(0);
             self.retry_due_ms = 0;
             self.ready.clear();
+            self.shelved.clear();
         }
         // Redrives are in no log order to be found in again: those that were dropped here, or came while it was frozen.
-        let known: HashSet<DeliveryId> = self.ready.iter().copied().collect();
+        let known: HashSet<DeliveryId> = self.ready.iter().chain(&self.shelved).copied().collect();
         let is_new = |id: &DeliveryId| !known.contains(id) && !self.is_taken_up(*id);
         let missing: Vec<_> = fresh_redrives(self.active.id, state).filter(is_new).collect();
         self.ready.extend(missing);
@@ -201,11 +185,7 @@ impl Runtime {
 
     fn reset_rate(&mut self) {
         let rate = self.active.config.delivery.rate;
-        self.bucket = rate.map(|rate| Bucket {
-            per_second: rate.per_second,
-            tokens: rate.per_second.max(1.0),
-            at_ms: 0,
-        });
+        self.bucket = rate.map(|rate| Bucket::full(rate.per_second));
     }
 
     /// A match was found behind what has been taken up (the past of a new trigger is routed while new events come in):
@@ -229,9 +209,37 @@ impl Runtime {
         self.postponed.push(until_ms, id);
     }
 
+    /// Sends nothing before a time, because the sink has asked for that.
+    pub fn keep_quiet(&mut self, until_ms: u64) {
+        if until_ms > self.quiet_until_ms {
+            self.quiet_until_ms = until_ms;
+            self.retry_due_ms = 0;
+        }
+    }
+
+    /// Until when the sink wants no request, if that is still to come.
+    pub fn quiet_until(&self, now_ms: u64) -> Option<u64> {
+        (now_ms < self.quiet_until_ms).then_some(self.quiet_until_ms)
+    }
+
+    /// What is in flight is not tried again.
+    pub fn discard_in_flight(&mut self) {
+        self.discarded.extend(&self.in_flight);
+    }
+
+    /// How many attempts are under way that will not be followed by another.
+    pub fn discarded_in_flight(&self) -> usize {
+        self.discarded.len()
+    }
+
+    pub fn is_discarded(&self, id: DeliveryId) -> bool {
+        self.discarded.contains(&id)
+    }
+
     /// An attempt has ended; `due_ms` is when the next one may be made, and without it there will be none.
     pub fn ended(&mut self, id: DeliveryId, due_ms: Option<u64>, state: Option<&TriggerState>) {
         self.in_flight.remove(&id);
+        self.discarded.remove(&id);
         match due_ms {
             Some(due) => self.retry_due_ms = self.retry_due_ms.min(due),
             None => self.release_key(id, state),
@@ -251,6 +259,7 @@ impl Runtime {
 
     /// Forgets waits, so that every waiting retry goes at once.
     pub fn retry_all_now(&mut self, state: &TriggerState) {
+        self.quiet_until_ms = 0;
         while let Some(id) = self.postponed.pop_due(u64::MAX) {
             self.ready.push_back(id);
         }
@@ -291,12 +300,14 @@ impl Runtime {
         }
         self.drains_first = false;
         self.look_at_retries(state, base_ms, now_ms);
-        let (id, record) = match self.next(state, reader) {
+        let (id, record) = match self.next(state, now_ms, reader) {
             Next::Delivery(id, record) => (id, record),
             Next::LookUp(look_up) => return Ok(Step::LookUp(look_up)),
-            Next::Nothing => return Err(self.next_due(state)),
+            Next::Nothing => {
+                return Err(self.next_due(state).into_iter().chain(self.quiet_until(now_ms)).min());
+            }
         };
-        if let Some(at) = self.wait_for_token(now_ms) {
+        if let Err(at) = self.take_token(now_ms) {
             self.ready.push_front(id);
             return Err(Some(at));
         }
@@ -325,6 +336,10 @@ impl Runtime {
                 self.ready.push_back(id);
             }
         }
+        match self.quiet_until(now_ms) {
+            Some(_) => self.shelve(state),
+            None => self.ready.extend(self.shelved.drain(..)),
+        }
         if now_ms < self.retry_due_ms || !self.ready.is_empty() {
             return;
         }
@@ -334,7 +349,7 @@ impl Runtime {
         let own = state.outstanding.iter().filter(|slot| slot.offset() < self.admitted).map(|slot| (slot, 0));
         let redriven = state.redriven.iter().map(|((_, n), slot)| (slot, *n));
         for (slot, redrive) in own.chain(redriven).filter(|(slot, _)| slot.attempts > 0) {
-            let at = slot.due_ms(base_ms);
+            let at = self.due_ms(slot, state, base_ms, now_ms);
             if at > now_ms {
                 next = next.min(at);
                 continue;
@@ -355,11 +370,30 @@ impl Runtime {
         self.ready.extend(due.into_iter().map(|(_, id)| id));
     }
 
-    fn next(&mut self, state: &TriggerState, reader: &Reader) -> Next {
+    /// When a delivery that was tried is looked at again. While the sink wants no request, that is not before its age is
+    /// over, when none is made.
+    fn due_ms(&self, slot: &Slot, state: &TriggerState, base_ms: u64, now_ms: u64) -> u64 {
+        let due = slot.due_ms(base_ms);
+        let Some(quiet_until) = self.quiet_until(now_ms) else { return due };
+        let age_ms = slot.first_ms(base_ms).map_or(0, |first| state.active_ms(now_ms).saturating_sub(first));
+        let left = self.active.policy.left(Duration::from_millis(age_ms));
+        due.max(quiet_until.min(now_ms.saturating_add(left.as_millis() as u64)))
+    }
+
+    /// Sets aside what is ready, because the sink wants no request. What was tried before is found again by its time.
+    fn shelve(&mut self, state: &TriggerState) {
+        let fresh = |id: &DeliveryId| state.slot(*id).is_some_and(|slot| slot.attempts == 0);
+        self.shelved.extend(self.ready.drain(..).filter(fresh));
+    }
+
+    fn next(&mut self, state: &TriggerState, now_ms: u64, reader: &Reader) -> Next {
         while let Some(id) = self.ready.pop_front() {
             if state.slot(id).is_some() && !self.in_flight.contains(&id) {
                 return Next::Delivery(id, reader.recent(id.offset));
             }
+        }
+        if self.quiet_until(now_ms).is_some() {
+            return Next::Nothing;
         }
         loop {
             let Some(slot) = state.outstanding.iter_from(self.admitted).next().copied() else {
@@ -432,17 +466,14 @@ impl Runtime {
         }
     }
 
-    /// Takes a token, or says when there will be one.
-    fn wait_for_token(&mut self, now_ms: u64) -> Option<u64> {
-        let bucket = self.bucket.as_mut()?;
-        let passed = now_ms.saturating_sub(bucket.at_ms) as f64 / 1e3;
-        bucket.tokens = (bucket.tokens + passed * bucket.per_second).min(bucket.per_second.max(1.0));
-        bucket.at_ms = now_ms;
-        if bucket.tokens >= 1.0 {
-            bucket.tokens -= 1.0;
-            return None;
+    /// Takes a token of each bucket that holds now, or says when there will be one.
+    fn take_token(&mut self, now_ms: u64) -> Result<(), u64> {
+        if self.is_well {
+            self.patience = Bucket::full(FAILING_PER_SECOND);
+        } else {
+            self.patience.take(now_ms)?;
         }
-        Some(now_ms + (((1.0 - bucket.tokens) / bucket.per_second) * 1e3).ceil().max(1.0) as u64)
+        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take(now_ms))
     }
 
     /// Waits for what was begun before its order changed.

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use crate::delivery::Reason;
 use crate::dispatch::{Core, Dispatch};
 use crate::ingress::{Gate, GateState};
-use crate::store::{DeliveryId, LogRecord, Offset, Purge, TriggerId, clock};
+use crate::store::{DeliveryId, LogRecord, Offset, Purge, Report, TriggerId, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,13 +21,18 @@ pub async fn watch_room(dispatch: Dispatch, gate: Gate) {
     let mut floor_told = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(GATE_INTERVAL).await;
-        if floor_told.elapsed() >= FLOOR_INTERVAL {
+        if floor_told.elapsed() >= FLOOR_INTERVAL || is_near_its_limit(&dispatch.log().report()) {
             floor_told = tokio::time::Instant::now();
             let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
         gate.set(dispatch.log().full().map_or(GateState::Ready, GateState::Full));
     }
+}
+
+/// Whether what is settled should be known at once: until it is, it counts as owed, and events would be refused for it.
+fn is_near_its_limit(report: &Report) -> bool {
+    report.owed_bytes > report.limit_bytes / 2
 }
 
 /// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
@@ -104,4 +109,17 @@ fn expire_some(
     let record = LogRecord::Purge(Purge { at_ms: now, ids });
     core.apply(&record);
     (Some(record), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_settled_is_told_at_once_when_the_store_is_near_its_limit() {
+        let report = |owed_bytes| Report { owed_bytes, limit_bytes: 1000, ..Report::default() };
+        assert!(!is_near_its_limit(&Report::default()), "nothing is known before the first look");
+        assert!(!is_near_its_limit(&report(500)));
+        assert!(is_near_its_limit(&report(501)));
+    }
 }

@@ -29,7 +29,7 @@ const WRITTEN_AHEAD: u64 = 4;
 pub struct Report {
     pub bytes: u64,
     pub segments: usize,
-    /// Bytes that cannot go: from the oldest segment a trigger needs on, and copies of dead letters.
+    /// From the oldest event on that a trigger needs, and copies of dead letters.
     pub owed_bytes: u64,
     pub limit_bytes: u64,
     pub free_bytes: u64,
@@ -352,17 +352,12 @@ impl Keeper {
     }
 
     /// Publishes how things are and decides whether events are taken.
-    fn tell(&mut self, problem: Option<String>) {
+    pub fn tell(&mut self, problem: Option<String>) {
         let segments = self.reader.segments();
         let settled = self.settled.as_ref().map_or(Offset(0), |settled| settled.floor);
         let floor = settled.max(self.shared.floor());
         let letters_bytes = self.reader.letters().bytes().unwrap_or(0);
-        let owed_bytes = segments
-            .iter()
-            .filter(|segment| segment.extent().next_offset > floor)
-            .map(|segment| segment.extent().end)
-            .sum::<u64>()
-            + letters_bytes;
+        let owed_bytes = owed(&segments, floor) + letters_bytes;
         let free_bytes = self.disk.free_bytes(&self.layout.dir).unwrap_or(u64::MAX);
         let limit = self.options.retention_bytes;
         let share = |percent: u8| limit / 100 * u64::from(percent);
@@ -396,4 +391,17 @@ impl Keeper {
         };
         *self.shared.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
+}
+
+/// The bytes from an offset on. What is settled of the segment it lies in is not owed, though it goes with the segment only.
+fn owed(segments: &[Arc<Segment>], floor: Offset) -> u64 {
+    let owed_of = |segment: &Arc<Segment>| {
+        let extent = segment.extent();
+        match extent.next_offset > floor {
+            true if segment.header.first_offset < floor => extent.end.saturating_sub(segment.seek(floor)),
+            true => extent.end,
+            false => 0,
+        }
+    };
+    segments.iter().map(owed_of).sum()
 }

@@ -65,6 +65,7 @@ mod keeper;
 mod letters;
 mod metrics;
 mod open;
+mod pace;
 mod queue;
 mod reached;
 mod reader;

@@ -257,7 +257,6 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         committed,
         measures: Arc::clone(&measures),
         buffer: Vec::new(),
-        waited: None,
     };
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
@@ -266,7 +265,8 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let room = Room { disk: Arc::clone(&disk), free_bytes_min };
     let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let frame_bytes_max = spares.frame_bytes_max();
-    let keeper = Keeper::new(
+    shared.set_floor(state.floor());
+    let mut keeper = Keeper::new(
         disk,
         layout,
         options.clone(),
@@ -275,6 +275,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
         Arc::clone(&queue),
         Arc::clone(&shared),
     );
+    keeper.tell(None);
     let (tell, ended) = oneshot::channel();
     let recovery = Recovery { took: started.elapsed(), ..recovered.report };
     let log = Log { queue, reader, measures, keeper: shared, index, frame_bytes_max };

@@ -1,7 +1,8 @@
-//! What waits for the writer, and the gathering of many into one sync.
+//! What waits for the writer, and how long the writer waits.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sluice_adapters::{Published, Refusal, TraceContext};
@@ -9,13 +10,11 @@ use sluice_schemas::Event;
 use tokio::sync::oneshot;
 
 use super::Offset;
+use super::pace::Pace;
 use super::record::{Digest, LogRecord};
 
 /// How long records that nobody waits for may wait for company.
 const LINGER: Duration = Duration::from_millis(10);
-/// Gathering pauses for half a sync at most, and never longer than this.
-const GATHER_MAX: Duration = Duration::from_millis(2);
-const GATHER_MIN: Duration = Duration::from_micros(40);
 /// What found no room is tried again after this, or at once when the keeper has made some.
 pub const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,6 +67,8 @@ pub struct Queue {
     /// The segment number that is being written.
     pub active: AtomicU64,
     appended: AtomicU64,
+    /// How many of these somebody waits for.
+    asked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -75,7 +76,11 @@ struct Waiting {
     appends: Vec<Append>,
     urgent: usize,
     since: Option<Instant>,
+    pace: Pace,
+    /// The writer sleeps until so many wait for an answer.
     sleeping_until: usize,
+    /// The writer sleeps without a deadline, so that records nobody waits for have to wake it.
+    sleeping_soundly: bool,
     /// There was no room for what waits: it rests until then, unless the queue stops or there is some.
     no_room_until: Option<Instant>,
     stop: bool,
@@ -86,7 +91,9 @@ impl Waiting {
     fn take(&mut self) -> Vec<Append> {
         self.urgent = 0;
         self.since = None;
-        std::mem::take(&mut self.appends)
+        // As many are likely to come again.
+        let room = Vec::with_capacity(self.appends.len());
+        std::mem::replace(&mut self.appends, room)
     }
 }
 
@@ -100,6 +107,7 @@ impl Queue {
             outcome_room: AtomicBool::new(true),
             active: AtomicU64::new(0),
             appended: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -111,10 +119,15 @@ impl Queue {
             refuse(append, &unavailable());
             return;
         }
-        waiting.urgent += usize::from(append.answer.is_some());
-        waiting.since.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        if append.answer.is_some() {
+            waiting.urgent += 1;
+            waiting.pace.arrived(now);
+            self.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        waiting.since.get_or_insert(now);
         waiting.appends.push(append);
-        let enough = waiting.urgent >= waiting.sleeping_until || waiting.appends.len() == 1;
+        let enough = waiting.urgent >= waiting.sleeping_until || waiting.sleeping_soundly;
         drop(waiting);
         if enough {
             self.wake.notify_one();
@@ -176,47 +189,65 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many wait for an answer.
-    pub fn urgent(&self) -> usize {
-        self.lock().urgent
+    /// Notes that so many are answered now, after a sync that took so long if there was one.
+    pub fn answering(&self, publishers: usize, sync: Option<Duration>) {
+        let mut waiting = self.lock();
+        let urgent = waiting.urgent;
+        waiting.pace.answered(publishers, urgent, Instant::now());
+        if let Some(took) = sync {
+            waiting.pace.synced(took);
+        }
     }
 
-    /// Waits for work. With more than one `expected` it gathers for a fraction of the time a sync takes, until so many
-    /// wait for an answer.
-    pub fn take(&self, expected: usize, sync: Duration) -> Option<Vec<Append>> {
-        let mut waiting = self.lock();
-        let gather = (sync / 2).min(GATHER_MAX);
-        let mut gather_until = None;
-        loop {
-            if waiting.stop {
-                break;
-            }
-            let resting = waiting.no_room_until.filter(|until| *until > Instant::now());
-            let (target, deadline) = if let Some(until) = resting {
-                (usize::MAX, until)
+    /// Waits for work, and for company where that pays.
+    pub fn take(&self) -> Option<Vec<Append>> {
+        let mut waiting = self.stay_awake(self.lock());
+        let began = Instant::now();
+        let mut gather = None;
+        while !waiting.stop {
+            let now = Instant::now();
+            let (target, deadline) = if let Some(until) = waiting.no_room_until.filter(|until| *until > now) {
+                (usize::MAX, Some(until))
             } else if waiting.urgent > 0 {
-                if expected <= 1 || gather < GATHER_MIN || waiting.urgent >= expected {
-                    break;
-                }
-                (expected, *gather_until.get_or_insert_with(|| Instant::now() + gather))
+                let Some((expected, pause)) = waiting.pace.gather(waiting.urgent) else { break };
+                (expected, Some(*gather.get_or_insert(now + pause)))
             } else if let Some(since) = waiting.since {
-                (1, since + LINGER)
+                (1, Some(since + LINGER))
             } else {
-                waiting.sleeping_until = 1;
-                waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-                continue;
+                // As long as it may be in time for what comes meanwhile, it need not be woken for that.
+                (1, Some(began + LINGER).filter(|until| *until > now))
             };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
             waiting.sleeping_until = target;
-            waiting = self.wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting.sleeping_soundly = deadline.is_none();
+            waiting = match deadline {
+                None => self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(until) if until <= now => break,
+                Some(until) => {
+                    let (waiting, _) =
+                        self.wake.wait_timeout(waiting, until - now).unwrap_or_else(PoisonError::into_inner);
+                    waiting
+                }
+            };
         }
         waiting.sleeping_until = usize::MAX;
+        waiting.sleeping_soundly = false;
         waiting.no_room_until = None;
         let appends = waiting.take();
         (!appends.is_empty() || !waiting.stop).then_some(appends)
+    }
+
+    /// Looks for the next event of a publisher that comes back at once, for a moment, while others use the processor.
+    fn stay_awake<'a>(&'a self, waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
+        let Some(moment) = waiting.pace.stay_awake().filter(|_| waiting.urgent == 0 && !waiting.stop) else {
+            return waiting;
+        };
+        let asked = self.asked.load(Ordering::Relaxed);
+        drop(waiting);
+        let until = Instant::now() + moment;
+        while self.asked.load(Ordering::Relaxed) == asked && Instant::now() < until {
+            thread::yield_now();
+        }
+        self.lock()
     }
 
     /// What waits at the moment.

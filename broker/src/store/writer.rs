@@ -51,8 +51,6 @@ pub struct Writer {
     pub committed: mpsc::Sender<Vec<Arc<Record>>>,
     pub measures: Arc<Measures>,
     pub buffer: Vec<u8>,
-    /// How many waited when the first of what was taken last was answered.
-    pub waited: Option<usize>,
 }
 
 /// Refuses all that waits and all that comes when the writer ends, by a panic too: nobody waits for ever.
@@ -90,6 +88,15 @@ struct Twin {
 type Fresh<'a> = (Offset, &'a NewEvent);
 
 impl Batch {
+    fn with_capacity(appends: usize) -> Self {
+        Self {
+            events: Vec::with_capacity(appends),
+            twins: HashMap::with_capacity(appends),
+            appends: Vec::with_capacity(appends),
+            ..Self::default()
+        }
+    }
+
     /// Takes events out of the twins that are not stored after all.
     fn forget(&mut self, fresh: &[Fresh<'_>]) {
         fresh.iter().filter(|(_, event)| event.unique).for_each(|(_, event)| {
@@ -97,7 +104,11 @@ impl Batch {
         });
     }
 
-    fn answer(&mut self) {
+    /// Answers everybody, after a sync that took so long unless there was nothing to write.
+    fn answer(&mut self, queue: &Queue, sync: Option<Duration>) {
+        let publishers = self.appends.iter().filter(|(append, _)| append.answer.is_some()).count();
+        // Before they are answered, since they come back while the last ones are.
+        queue.answering(publishers + self.conflicts.len(), sync);
         for (append, receipts) in &mut self.appends {
             if let Some(answer) = append.answer.take() {
                 let receipts = std::mem::take(receipts);
@@ -115,23 +126,10 @@ impl Writer {
     /// Runs until it is stopped (`Ok`) or the disk fails.
     pub fn run(mut self) -> io::Result<()> {
         let _ending = Ending(Arc::clone(&self.queue));
-        let (mut expected, mut sync) = (0, Duration::ZERO);
-        loop {
-            let Some(appends) = self.queue.take(expected, sync) else {
-                break self.close();
-            };
-            let answered = appends.iter().filter(|append| append.answer.is_some()).count();
-            let written = self.write_all(appends);
-            if answered > 0 {
-                // Those who are answered come again and join the ones who waited already.
-                expected = answered + self.waited.unwrap_or(0);
-            }
-            match written {
-                Ok(Some(took)) => sync = if sync.is_zero() { took } else { (sync * 7 + took) / 8 },
-                Ok(None) => {}
-                Err(error) => break Err(error),
-            }
+        while let Some(appends) = self.queue.take() {
+            self.write_all(appends)?;
         }
+        self.close()
     }
 
     /// Writes all that waits at the moment, without waiting for company; `look` sees it first.
@@ -150,13 +148,11 @@ impl Writer {
         }
     }
 
-    /// Writes what was taken, in as many frames as it needs; returns how long the last sync took.
-    fn write_all(&mut self, appends: Vec<Append>) -> io::Result<Option<Duration>> {
-        self.waited = None;
-        let mut took = None;
+    /// Writes what was taken, in as many frames as it needs.
+    fn write_all(&mut self, appends: Vec<Append>) -> io::Result<()> {
         let mut rest = appends.into_iter().peekable();
         while rest.peek().is_some() {
-            let mut batch = Batch::default();
+            let mut batch = Batch::with_capacity(rest.len());
             self.buffer.clear();
             self.buffer.resize(FRAME_HEADER_BYTES, 0);
             let now_ms = clock::wall_ms().max(self.last_received_ms);
@@ -170,20 +166,17 @@ impl Writer {
                 }
             }
             if batch.records == 0 {
-                batch.answer();
+                batch.answer(&self.queue, None);
                 continue;
             }
-            match self.commit(batch, now_ms)? {
-                Committed::Synced(duration) => took = Some(duration),
-                Committed::NoRoom(batch) => {
-                    let Batch { is_intake, appends, conflicts, .. } = *batch;
-                    let kept = appends.into_iter().map(|(append, _)| append);
-                    let kept = kept.chain(conflicts.into_iter().map(|(append, _)| append));
-                    self.without_room(kept.chain(rest.by_ref()).collect(), is_intake);
-                }
+            if let Some(batch) = self.commit(batch, now_ms)? {
+                let Batch { is_intake, appends, conflicts, .. } = *batch;
+                let kept = appends.into_iter().map(|(append, _)| append);
+                let kept = kept.chain(conflicts.into_iter().map(|(append, _)| append));
+                self.without_room(kept.chain(rest.by_ref()).collect(), is_intake);
             }
         }
-        Ok(took)
+        Ok(())
     }
 
     /// Adds an append to the frame, or notes that it is refused, or answers it when that depends on no frame. Gives it
@@ -299,11 +292,11 @@ impl Writer {
         None
     }
 
-    /// Writes and syncs the frame in the buffer, then answers.
-    fn commit(&mut self, mut batch: Batch, now_ms: u64) -> io::Result<Committed> {
+    /// Writes and syncs the frame in the buffer, then answers. Gives it back when there is no room for it.
+    fn commit(&mut self, mut batch: Batch, now_ms: u64) -> io::Result<Option<Box<Batch>>> {
         let span = format::aligned(self.buffer.len() as u64);
         if self.segment.extent().end + span > self.segment_bytes && !self.roll(batch.is_intake)? {
-            return Ok(Committed::NoRoom(Box::new(batch)));
+            return Ok(Some(Box::new(batch)));
         }
         let at = self.segment.extent().end;
         let header = format::seal(
@@ -329,9 +322,7 @@ impl Writer {
         self.next_frame += 1;
         self.next_offset = header.end_offset();
         self.segment.advance(header.frame, at, span, header.first_offset, self.next_offset, now_ms);
-        // Publishers come back while the rest is done: who waits now is not one of them.
-        self.waited.get_or_insert_with(|| self.queue.urgent());
-        batch.answer();
+        batch.answer(&self.queue, Some(took));
         if !batch.events.is_empty() {
             self.last_received_ms = now_ms;
         }
@@ -347,7 +338,7 @@ impl Writer {
             // Nobody routes any more: the broker is stopping, and what is stored is routed at the next start.
             tracing::debug!("events are stored and will be routed at the next start");
         }
-        Ok(Committed::Synced(took))
+        Ok(None)
     }
 
     /// Writes the blocks after a small frame that ends where the written ones do, if there is one.
@@ -444,9 +435,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-enum Committed {
-    Synced(Duration),
-    NoRoom(Box<Batch>),
 }

@@ -132,9 +132,18 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn is_empty(&self) -> bool {
+    /// A writing call says in one way which it means: what it says twice could be meant otherwise.
+    fn says_which(&self) -> Result<(), Problem> {
         let filters = [&self.trigger, &self.via, &self.reason, &self.ty, &self.since];
-        self.ids.is_none() && !self.all && filters.iter().all(|filter| filter.is_none())
+        let has_filters = filters.iter().any(|filter| filter.is_some());
+        match [self.ids.is_some(), self.all, has_filters].into_iter().filter(|is_said| *is_said).count() {
+            0 => Err(answer::bad(
+                "ids",
+                "say which: `ids`, `all`, or filters (`trigger`, `via`, `reason`, `type`, `since`)",
+            )),
+            1 => Ok(()),
+            _ => Err(answer::bad("ids", "`ids`, `all` and filters exclude each other")),
+        }
     }
 
     /// What the state alone can tell of whether an entry is asked for.
@@ -207,12 +216,7 @@ fn no_reason(reason: &str) -> Problem {
 /// What a writing call means; it must say which.
 pub async fn selected(admin: &Admin, body: &Bytes) -> Result<(Arc<Selection>, Vec<Letter>), Problem> {
     let selection: Arc<Selection> = Arc::new(answer::body(body)?);
-    if selection.is_empty() {
-        return Err(answer::bad(
-            "ids",
-            "say which: `ids`, `all`, or filters (`trigger`, `via`, `reason`, `type`, `since`)",
-        ));
-    }
+    selection.says_which()?;
     let found = walk::all(admin, &selection).await?;
     Ok((selection, found))
 }

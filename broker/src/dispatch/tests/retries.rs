@@ -149,6 +149,101 @@ fn retry_after_is_a_floor_under_the_backoff_and_no_more_than_an_hour() {
 }
 
 #[test]
+fn a_sink_that_answers_429_gets_no_request_before_it_wants_one() {
+    check(
+        "t: { sink: http://shop, delivery: { backoff: constant } }, u: { sink: http://other }",
+        |sink, id, attempt| match (sink, id, attempt) {
+            ("shop", "a", 1) => "429 retry-after 9",
+            ("shop", "b", 1) => "503",
+            ("shop", "late", 1) => "503 after 5s",
+            _ => "200",
+        },
+        async |broker| {
+            broker.publish("late").await;
+            broker.publish("b").await;
+            broker.at(0.5).await;
+            broker.publish("a").await;
+            broker.at(2.0).await;
+            broker.publish("c").await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     u late try 1 -> 200
+            +0s     t b try 1 -> 503, again in 1s
+            +0s     u b try 1 -> 200
+            +0s     t late try 1 -> 503, again in 1s
+            +0.5s   t a try 1 -> 429, again in 9s
+            +0.5s   u a try 1 -> 200
+            +2s     u c try 1 -> 200
+            +9.5s   t b try 2 -> 200
+            +9.5s   t late try 2 -> 200
+            +9.5s   t a try 2 -> 200
+            +9.5s   t c try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn another_sink_is_not_left_alone_for_what_the_former_one_wanted() {
+    check(
+        "t: { sink: http://shop, delivery: { order: partitionkey, concurrency: 1 } }",
+        |sink, _, attempt| match (sink, attempt) {
+            ("shop", 1) => "400",
+            ("shop", _) => "429 retry-after 3000",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["a/x", "b/y", "c/x"] {
+                broker.publish(id).await;
+            }
+            broker.at(1.0).await;
+            broker.redrive().await;
+            broker.publish("d/x").await;
+            broker.at(2.0).await;
+            broker
+                .reload("t: { sink: http://other, delivery: { order: partitionkey, concurrency: 1 } }")
+                .await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 400, dead letter: rejected
+            +0s     t b try 1 -> 400, dead letter: rejected
+            +0s     t c try 1 -> 400, dead letter: rejected
+            +1s     t a (redriven) try 1 -> 429, again in 3000s
+            +2s     t b (redriven) try 1 -> 200
+            +2s     t c (redriven) try 1 -> 200
+            +2s     t d try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn what_becomes_too_old_while_a_sink_is_left_alone_is_a_dead_letter_in_time() {
+    check(
+        "t: { sink: http://shop, delivery: { max_age: 5s, backoff: constant } }",
+        |_, id, attempt| match (id, attempt) {
+            ("a", _) => "429 retry-after 30",
+            ("b", _) => "503",
+            _ => "200",
+        },
+        async |broker| {
+            broker.publish("b").await;
+            broker.at(0.5).await;
+            broker.publish("a").await;
+            broker.publish("c").await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t b try 1 -> 503, again in 1s
+            +0.5s   t a try 1 -> 429, again in 5s
+            +5s     t b, dead letter: age
+            +5.5s   t a, dead letter: age
+            +30.5s  t c try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
 fn a_sink_that_hangs_is_given_its_time_and_no_more() {
     check(
         "t: { sink: http://shop, delivery: { timeout: 5s } }",

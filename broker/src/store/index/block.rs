@@ -6,7 +6,7 @@
 use super::super::Offset;
 use super::super::fields::{put_number, take_number};
 use super::super::format::ALIGNMENT;
-use super::super::record::LogRecord;
+use super::super::record::{Heading, LogRecord};
 
 /// A block ends at so many events or bytes of log, whichever comes first. 4096 events make 24 KiB of ids: values stay
 /// far below the 128 KiB from which sled 0.34 writes a file for each, which it never syncs.
@@ -145,15 +145,19 @@ impl Draft {
         Self { at, frame, entries: Vec::new(), references: Vec::new() }
     }
 
+    pub fn add_event(&mut self, offset: Offset, heading: &Heading<'_>) {
+        self.entries.push(Entry {
+            offset,
+            id: id_hash(heading.source, heading.id),
+            ty: hash(heading.ty),
+            source: hash(heading.source),
+            received_at_ms: heading.received_at_ms,
+        });
+    }
+
+    /// What a record in the frame at a position says of events.
     pub fn add(&mut self, record: &LogRecord, at: u64) {
         match record {
-            LogRecord::Event(record) => self.entries.push(Entry {
-                offset: record.offset,
-                id: id_hash(record.event.source(), record.event.id()),
-                ty: hash(record.event.ty()),
-                source: hash(record.event.source()),
-                received_at_ms: record.received_at_ms,
-            }),
             LogRecord::Routed(routed) => {
                 self.references.push(Reference { from: routed.from, to: routed.to, at });
             }

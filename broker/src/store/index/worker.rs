@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::record::LogRecord;
+use super::super::format::RecordType;
+use super::super::record::{LogRecord, event_heading};
 use super::super::scan::FileWindow;
 use super::super::segment::{Extent, Segment};
 use super::block::{BYTES_MAX, Block, Draft, EVENTS_MAX};
@@ -218,11 +219,13 @@ fn read_block(
         if let Some(records) = window.records(at, &header)? {
             let mut offset = header.first_offset;
             for raw in records {
-                if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
-                    draft.add(&record, at);
-                    if matches!(record, LogRecord::Event(_)) {
-                        offset = offset.next();
+                if raw.kind == RecordType::Event as u8 {
+                    if let Some(heading) = event_heading(raw.body) {
+                        draft.add_event(offset, &heading);
                     }
+                    offset = offset.next();
+                } else if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
+                    draft.add(&record, at);
                 }
             }
         }

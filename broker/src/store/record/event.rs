@@ -94,21 +94,51 @@ fn put_attributes(body: &mut Vec<u8>, event: &Event) {
     }
 }
 
+/// What look-ups ask of an event, as it stands in a record's body.
+#[derive(Debug)]
+pub struct Heading<'a> {
+    pub id: &'a str,
+    pub source: &'a str,
+    pub ty: &'a str,
+    pub received_at_ms: u64,
+}
+
+/// The heading of an event record's body, without copying or reading the rest.
+pub fn event_heading(body: &[u8]) -> Option<Heading<'_>> {
+    let (mut id, mut source, mut ty) = (None, None, None);
+    let mut attributes = field(body, tag::ATTRIBUTES)?;
+    while !attributes.is_empty() {
+        let (name, _, text) = take_attribute(&mut attributes)?;
+        match name {
+            "id" => id = Some(text),
+            "source" => source = Some(text),
+            "type" => ty = Some(text),
+            _ => {}
+        }
+    }
+    Some(Heading { id: id?, source: source?, ty: ty?, received_at_ms: number(body, tag::RECEIVED_AT)? })
+}
+
 fn take_attributes(mut bytes: &[u8]) -> Option<Vec<(Box<str>, Value)>> {
     let mut attributes = Vec::with_capacity(8);
     while !bytes.is_empty() {
-        let name = take_text(&mut bytes)?;
-        let (kind, rest) = bytes.split_first()?;
-        bytes = rest;
-        let kind = match kind {
-            0 => Kind::String,
-            1 => Kind::Integer,
-            2 => Kind::Boolean,
-            _ => return None,
-        };
-        attributes.push((name.into(), Value { text: take_text(&mut bytes)?.into(), kind }));
+        let (name, kind, text) = take_attribute(&mut bytes)?;
+        attributes.push((name.into(), Value { text: text.into(), kind }));
     }
     Some(attributes)
+}
+
+fn take_attribute<'a>(bytes: &mut &'a [u8]) -> Option<(&'a str, Kind, &'a str)> {
+    let name = take_text(bytes)?;
+    let (kind, rest) = bytes.split_first()?;
+    *bytes = rest;
+    let kind = match kind {
+        0 => Kind::String,
+        1 => Kind::Integer,
+        2 => Kind::Boolean,
+        _ => return None,
+    };
+    Some((name, kind, take_text(bytes)?))
 }
 
 fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {

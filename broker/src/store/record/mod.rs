@@ -14,7 +14,7 @@ use super::{Offset, TriggerId};
 use self::attempt::{put_id, take_id};
 
 pub use self::attempt::{Attempted, DeliveryId, Next, decode_attempted, put_attempted};
-pub use self::event::{Digest, Record, append_event, decode_event, event_key};
+pub use self::event::{Digest, Heading, Record, append_event, decode_event, event_heading, event_key};
 pub use self::sources::{Aside, AsidesGone, Mark, SourcePause};
 
 /// What the log holds. Only events take offsets.

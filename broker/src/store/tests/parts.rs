@@ -304,27 +304,40 @@ fn taking_gathers_company_but_never_waits_for_what_is_not_expected() {
         let (answer, _) = tokio::sync::oneshot::channel();
         queue.append(super::super::Append { events: vec![], records: vec![], answer: Some(answer) });
     };
+    let taken = || queue.take().map(|taken| taken.len());
     urgent(&queue);
-    assert_eq!(queue.take(1, second).map(|taken| taken.len()), Some(1), "alone: at once");
+    assert_eq!(taken(), Some(1), "alone: at once");
+    // On a disk this slow it pays to wait for three who come back at once.
+    let answered = || queue.answering(3, Some(second));
+    answered();
     (0..3).for_each(|_| urgent(&queue));
-    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(3), "all are there");
+    assert_eq!(taken(), Some(3), "all are there");
+    answered();
     (0..2).for_each(|_| urgent(&queue));
     let started = std::time::Instant::now();
-    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(2), "the third does not come");
+    assert_eq!(taken(), Some(2), "the third does not come");
+    assert!(started.elapsed() >= std::time::Duration::from_millis(4), "it was waited for");
     assert!(started.elapsed() < second / 4, "gathering has a bound");
     queue.append(super::super::Append::later(vec![]));
-    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "what nobody waits for");
+    assert_eq!(taken(), Some(1), "what nobody waits for");
     std::thread::scope(|scope| {
         scope.spawn(|| (0..3).for_each(|_| urgent(&queue)));
-        let mut taken = 0;
-        while taken < 3 {
-            taken += queue.take(3, second).map_or(0, |taken| taken.len());
+        let mut all = 0;
+        while all < 3 {
+            all += taken().unwrap_or(0);
         }
     });
+    queue.answering(1, None);
+    urgent(&queue);
+    assert_eq!(taken(), Some(1), "one that is alone");
+    queue.answering(1, None);
+    // The writer looks for it while it stays awake, and before it sleeps soundly.
+    queue.append(super::super::Append::later(vec![]));
+    assert_eq!(taken(), Some(1), "what nobody waits for, while someone is");
     urgent(&queue);
     queue.stop();
-    assert_eq!(queue.take(3, second).map(|taken| taken.len()), Some(1), "before the end, what waits");
-    assert!(queue.take(3, second).is_none());
+    assert_eq!(taken(), Some(1), "before the end, what waits");
+    assert!(taken().is_none());
 }
 
 #[test]
@@ -345,6 +358,27 @@ fn a_store_that_is_large_and_settled_is_not_full_after_a_restart() {
     let mut run = Run::open(&disk, &small).unwrap();
     run.keeper.step();
     assert_eq!(run.log.full(), None);
+}
+
+#[test]
+fn what_is_settled_in_the_segment_of_the_oldest_event_owed_is_not_owed() {
+    let options = Options { segment_bytes: 8 << 20, retention_bytes: 1 << 20, ..options() };
+    let mut run = Run::open(&SimDisk::new(), &options).unwrap();
+    for n in 0..24 {
+        let offset = run.put(&n.to_string(), 50_000);
+        run.append(&[], vec![routed(offset.0, offset.0, &[])]).unwrap();
+    }
+    let owed_from = |run: &mut Run, floor: u64| {
+        run.log.note_floor(Offset(floor));
+        run.keeper.step();
+        (run.log.report().owed_bytes, run.log.full().is_some())
+    };
+    assert_eq!(run.log.reader().segments().len(), 1);
+    let (all, is_full) = owed_from(&mut run, 0);
+    assert!(all > 24 * 50_000 && is_full, "{all}");
+    let (last, is_full) = owed_from(&mut run, 23);
+    assert!((50_000..200_000).contains(&last) && !is_full, "{last}");
+    assert_eq!(owed_from(&mut run, 24), (0, false));
 }
 
 #[test]

@@ -67,19 +67,19 @@ fn what_found_no_room_rests_and_goes_on_at_once_when_there_is_some() {
     };
     let before = Instant::now();
     assert!(queue.put_back(waiting(), Duration::from_millis(40)));
-    assert_eq!(queue.take(0, Duration::ZERO).unwrap().len(), 1);
+    assert_eq!(queue.take().unwrap().len(), 1);
     assert!(before.elapsed() >= Duration::from_millis(40));
     assert!(queue.put_back(waiting(), Duration::from_secs(3600)));
     let (taken, was_taken) = mpsc::sync_channel(1);
     std::thread::spawn({
         let queue = Arc::clone(&queue);
-        move || taken.send(queue.take(0, Duration::ZERO).unwrap().len()).unwrap()
+        move || taken.send(queue.take().unwrap().len()).unwrap()
     });
     queue.room_returned();
     assert_eq!(was_taken.recv_timeout(Duration::from_secs(60)), Ok(1));
     assert!(queue.put_back(waiting(), Duration::from_secs(3600)));
     queue.stop();
-    assert_eq!(queue.take(0, Duration::ZERO).unwrap().len(), 1, "a stop waits for no room");
+    assert_eq!(queue.take().unwrap().len(), 1, "a stop waits for no room");
 }
 
 #[test]
