@@ -1,5 +1,6 @@
 //! `sluice run`: puts the parts together, and takes them apart again in the order of the flow.
 
+pub mod log;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -15,10 +16,7 @@ use sluice_config::{self as config, Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{Metadata, error, info, warn};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing::{Level, error, info, warn};
 
 use crate::admin::{self, Admin, Reload};
 use crate::cli::{Error, LogFormat};
@@ -44,7 +42,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let loaded = config::load(paths, &env).map_err(|errors| Error::Configuration(errors.to_string()))?;
     for warning in &loaded.warnings {
-        eprintln!("{warning}");
+        log::say(Level::WARN, &warning.to_string());
     }
     Ok(loaded)
 }
@@ -54,7 +52,7 @@ pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     let now_ms = i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX);
     for (_, warning) in loaded.warnings_later.iter().filter(|(from_ms, _)| *from_ms <= now_ms) {
-        eprintln!("{warning}");
+        log::say(Level::WARN, &warning.to_string());
     }
     dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
@@ -85,7 +83,7 @@ fn sink_error(error: &dispatch::WrongSink) -> Error {
 
 /// Runs the broker until a signal or a failing disk ends it.
 pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
-    start_log(log);
+    log::start(log);
     // A huge page stays resident for a few bytes that are in use: with them a busy broker holds half as much again.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -99,34 +97,6 @@ pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
     // Reads of the log that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
-}
-
-fn start_log(format: LogFormat) {
-    let wanted = std::env::var("SLUICE_LOG").unwrap_or_default();
-    let wanted = if wanted.trim().is_empty() { "info" } else { wanted.as_str() };
-    let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
-        eprintln!("warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}");
-        tracing_subscriber::EnvFilter::new("info")
-    });
-    // Clients of other systems log what they connect to at `debug`, passwords included.
-    let is_safe = |metadata: &Metadata<'_>| {
-        metadata.target().starts_with("sluice") || *metadata.level() <= tracing::Level::WARN
-    };
-    let filter = filter.and(filter_fn(is_safe).with_max_level_hint(tracing::Level::TRACE));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Json => tracing_subscriber::registry().with(layer.json().with_filter(filter)).try_init(),
-        LogFormat::Text => {
-            let layer = layer.with_target(false).with_ansi(is_terminal());
-            tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
-        }
-    };
-    // A second call in one process keeps the first log.
-    drop(started);
-}
-
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// The parts of a running broker that a reload touches.
@@ -297,20 +267,22 @@ fn greet(
     sources_not_up: usize,
 ) {
     let (triggers, files) = (counted(config.triggers.len(), "trigger"), counted(files, "file"));
-    eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
-    eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
-    eprintln!("{triggers} from {files}; events are kept in {}", config.store.dir.display());
-    eprintln!(
-        "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
-         -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
+    let mut lines = vec![
+        format!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION")),
+        format!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json"),
+        format!("{triggers} from {files}; events are kept in {}", config.store.dir.display()),
+        format!(
+            "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
+             -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
+        ),
+    ];
+    lines.extend(
+        hooks_shown(config)
+            .map(|hooks| format!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}")),
     );
-    if let Some(hooks) = hooks_shown(config) {
-        eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
-    }
-    eprintln!(
-        "next: sluice triggers --admin http://{operators}; {} not up",
-        counted(sources_not_up, "source")
-    );
+    let not_up = counted(sources_not_up, "source");
+    lines.push(format!("next: sluice triggers --admin http://{operators}; {not_up} not up"));
+    lines.iter().for_each(|line| log::say(Level::INFO, line));
 }
 
 /// Nothing else says it to who configures the sender of a webhook.
@@ -441,7 +413,7 @@ impl Running {
                 () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => return None,
                 _ = signals.hangup.recv() => match self.reload().await {
                     Ok(changes) => info!(%changes, "reloaded the configuration"),
-                    Err(errors) => eprintln!("{errors}"),
+                    Err(errors) => log::say(Level::ERROR, &errors),
                 },
                 Some(Reload { answer }) = reloads.recv() => {
                     // Whoever asked may have gone away; the reload holds all the same.
