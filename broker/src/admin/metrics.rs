@@ -22,7 +22,8 @@ pub async fn page(State(admin): State<Admin>) -> Response {
     store(&mut page, &admin);
     let figures = admin.dispatch.each_trigger(Figures::of).await;
     triggers(&mut page, &figures);
-    gauges(&mut page, &figures, &Ages::of(admin.dispatch.log()));
+    let ages = Ages::of(admin.dispatch.log(), figures.iter().filter_map(|of| of.oldest)).await;
+    gauges(&mut page, &figures, &ages);
     page.head(
         "sluice_config_reload_success",
         "gauge",
@@ -222,7 +223,7 @@ fn seconds(counters: &Counters) -> SyncTimes {
     SyncTimes { buckets, count, sum: counters.total_ms.load(Ordering::Relaxed) as f64 / 1e3 }
 }
 
-fn gauges(page: &mut Page, figures: &[Figures], ages: &Ages<'_>) {
+fn gauges(page: &mut Page, figures: &[Figures], ages: &Ages) {
     let now = clock::wall_ms();
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Figures) -> f64| {
         page.head(name, "gauge", help);
