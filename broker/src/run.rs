@@ -346,6 +346,7 @@ impl Running {
             dispatch: self.dispatch.clone(),
             gate: self.gate.clone(),
             counters,
+            refused_heads: public.refused(),
             config: Arc::clone(&self.shown),
             reloads,
             reload_success: Arc::clone(&self.reload_success),

@@ -283,6 +283,25 @@ async fn the_oldest_that_is_pending_is_as_old_after_a_restart_whatever_comes_in(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_refused_by_their_head_alone_are_counted_too() {
+    let broker = Broker::start("triggers: {}").await;
+    let many: Vec<String> = (0..300).map(|n| format!("x-{n}")).collect();
+    let with = headers(many.iter().map(|name| (&**name, "v")));
+    assert_eq!(broker.post(with, "").await.status, 431);
+    let long = format!("/events?{}", "x".repeat(9000));
+    assert_eq!(send(broker.public, Method::POST, &long, headers([]), "").await.status, 414);
+    let twice = headers([("transfer-encoding", "gzip")]);
+    assert_eq!(send(broker.public, Method::POST, "/events", twice, "").await.status, 400);
+    let metrics = broker.ask("/metrics").await.text();
+    for counted in ["reason=\"too_large\"} 2", "reason=\"malformed\"} 1", "reason=\"busy\"} 0"] {
+        assert!(
+            metrics.contains(&format!("sluice_events_refused_total{{{counted}\n")),
+            "{counted}: {metrics}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_pending_is_listed_page_by_page() {
     let sink = Sink::answering(|_, _| status(422)).await;
     let broker = Broker::start(&yaml(&sink, "")).await;

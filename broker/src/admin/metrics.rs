@@ -64,6 +64,23 @@ impl Page {
     }
 }
 
+/// Requests that were refused before a route saw them.
+fn refused_head(admin: &Admin, reason: ingress::Reason) -> u64 {
+    let heads = &admin.refused_heads;
+    let count = match reason {
+        ingress::Reason::Malformed => &heads.malformed,
+        ingress::Reason::TooLarge => &heads.too_large,
+        ingress::Reason::Timeout => &heads.late,
+        ingress::Reason::Busy => &heads.busy,
+        ingress::Reason::Invalid
+        | ingress::Reason::MediaType
+        | ingress::Reason::Conflict
+        | ingress::Reason::Full
+        | ingress::Reason::Unauthorized => return 0,
+    };
+    count.load(Ordering::Relaxed)
+}
+
 fn ingress(page: &mut Page, admin: &Admin) {
     let counters = &admin.counters;
     let sources = admin.sources.counts();
@@ -86,7 +103,11 @@ fn ingress(page: &mut Page, admin: &Admin) {
     page.head("sluice_events_refused_total", "counter", "Requests refused, by reason.");
     for reason in ingress::Reason::ALL {
         let labels = format!("reason=\"{}\"", reason.name());
-        page.sample("sluice_events_refused_total", &labels, counters.refused(reason) as f64);
+        page.sample(
+            "sluice_events_refused_total",
+            &labels,
+            (counters.refused(reason) + refused_head(admin, reason)) as f64,
+        );
     }
 }
 
