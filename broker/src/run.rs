@@ -1,18 +1,21 @@
 //! `sluice run`: puts the parts together, and takes them apart again in the order of the flow.
 
+mod configuration;
+mod greeting;
 pub mod log;
+mod reload;
 mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluice_adapters::Publisher;
 use sluice_adapters::hook::Hooks;
-use sluice_config::{self as config, Config, Loaded};
+use sluice_config::{Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,61 +28,18 @@ use crate::edge::{Edge, EdgeLimits, Stopped};
 use crate::ingress::{self, Gate, GateState, Ingress};
 use crate::intake::Intake;
 use crate::sources::{self, Sources};
-use crate::store::{self, Options, RealDisk, Upkeep, WindowSize, clock};
+use crate::store::{self, RealDisk, clock};
+
+use self::configuration::{hosts, options, shown, sink_error};
+use self::greeting::greet;
+
+pub use self::configuration::{check, load};
 
 /// Threads that read from the disk what is not in memory any more.
 const BLOCKING_THREADS: usize = 16;
 /// How long a start waits for sources to be up or down before it says how many are not up.
 const SETTLE_DEADLINE: Duration = Duration::from_millis(500);
-/// Names of hooks in the line that says where they are.
-const HOOKS_SHOWN: usize = 8;
 const RELOADS_WAITING: usize = 8;
-/// What a segment must have room for besides the largest batch.
-const SEGMENT_OVERHEAD: u64 = 1 << 20;
-
-/// Loads a configuration and prints what it warns of.
-pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
-    let env = |name: &str| std::env::var(name).ok();
-    let loaded = config::load(paths, &env).map_err(|errors| Error::Configuration(errors.to_string()))?;
-    for warning in &loaded.warnings {
-        log::say(Level::WARN, &warning.to_string());
-    }
-    Ok(loaded)
-}
-
-/// `sluice check`.
-pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
-    let loaded = load(paths)?;
-    let now_ms = i64::try_from(clock::wall_ms()).unwrap_or(i64::MAX);
-    for (_, warning) in loaded.warnings_later.iter().filter(|(from_ms, _)| *from_ms <= now_ms) {
-        log::say(Level::WARN, &warning.to_string());
-    }
-    dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
-    sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
-    let (triggers, files) =
-        (counted(loaded.config.triggers.len(), "trigger"), counted(loaded.files.len(), "file"));
-    println!("ok: {triggers} in {files}, hash {}", loaded.hash);
-    Ok(())
-}
-
-/// `1 file`, `2 files`.
-fn counted(count: usize, thing: &str) -> String {
-    match count {
-        1 => format!("1 {thing}"),
-        _ => format!("{count} {thing}s"),
-    }
-}
-
-fn sink_error(error: &dispatch::WrongSink) -> Error {
-    let mut text = error.to_string();
-    // The text has the error of the sink; what caused that comes behind it.
-    let mut cause = std::error::Error::source(error).and_then(std::error::Error::source);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    Error::Configuration(text)
-}
 
 /// Runs the broker until a signal or a failing disk ends it.
 pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
@@ -194,34 +154,6 @@ fn bind_error(error: &crate::edge::BindError) -> Error {
     Error::failed(format!("{error}{cause}"))
 }
 
-fn options(config: &Config) -> Options {
-    let store = &config.store;
-    Options {
-        dir: std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone()),
-        segment_bytes: store.segment_bytes.max(largest_append(config) * 2 + SEGMENT_OVERHEAD),
-        retention_bytes: store.retention_bytes,
-        retention_age_ms: store.retention_age.as_millis() as u64,
-        stop_percent: store.watermark.stop_percent,
-        resume_percent: store.watermark.resume_percent,
-        free_bytes: store.watermark.free_bytes,
-        outstanding: store.outstanding,
-        skip_damage: store.on_damage == config::OnDamage::Skip,
-        window: config.duplicates.map(|duplicates| WindowSize {
-            window_ms: duplicates.window.as_millis() as u64,
-            entries: duplicates.entries,
-        }),
-        upkeep: Upkeep::default(),
-    }
-}
-
-/// What may be stored together at the most: a source may take larger events than `/events` takes batches.
-fn largest_append(config: &Config) -> u64 {
-    let limits = config.limits;
-    let events = config.sources.values().map(|source| source.event_bytes);
-    let aside = if config.sources.is_empty() { 0 } else { limits.put_aside_bytes };
-    events.chain([limits.event_bytes, limits.batch_bytes, aside]).max().unwrap_or(0) as u64
-}
-
 fn report_recovery(recovery: &store::Recovery) {
     if recovery.torn_bytes > 0 {
         warn!(
@@ -237,65 +169,6 @@ fn report_recovery(recovery: &store::Recovery) {
     }
     if recovery.took > Duration::from_secs(1) {
         info!(duration_ms = recovery.took.as_millis() as u64, frames = recovery.frames, "recovered the log");
-    }
-}
-
-/// Values of `Host` that name the operators' listener.
-fn hosts(config: &Config, address: SocketAddr) -> Vec<String> {
-    let mut hosts: Vec<String> = config.admin.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-    let port = format!(":{}", address.port());
-    let own = address.to_string();
-    // Whoever leaves the port out is no web page of somebody else's: its name would be another one.
-    for name in [own.trim_end_matches(&port), "localhost", "127.0.0.1", "[::1]"] {
-        hosts.extend([name.to_owned(), format!("{name}{port}")]);
-    }
-    hosts
-}
-
-fn shown(config: &Config, hash: &str) -> Value {
-    let mut shown = config::to_json(config);
-    if let Some(members) = shown.as_object_mut() {
-        members.insert("hash".into(), Value::String(hash.to_owned()));
-    }
-    shown
-}
-
-fn greet(
-    config: &Config,
-    (public, operators): (SocketAddr, SocketAddr),
-    files: usize,
-    sources_not_up: usize,
-) {
-    let (triggers, files) = (counted(config.triggers.len(), "trigger"), counted(files, "file"));
-    let mut lines = vec![
-        format!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION")),
-        format!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json"),
-        format!("{triggers} from {files}; events are kept in {}", config.store.dir.display()),
-        format!(
-            "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
-             -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
-        ),
-    ];
-    lines.extend(
-        hooks_shown(config)
-            .map(|hooks| format!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}")),
-    );
-    let not_up = counted(sources_not_up, "source");
-    lines.push(format!("next: sluice triggers --admin http://{operators}; {not_up} not up"));
-    lines.iter().for_each(|line| log::say(Level::INFO, line));
-}
-
-/// Nothing else says it to who configures the sender of a webhook.
-fn hooks_shown(config: &Config) -> Option<String> {
-    let is_hook = |kind: &config::SourceKind| {
-        matches!(kind, config::SourceKind::Webhook(_) | config::SourceKind::Git(_))
-    };
-    let names = config.sources.iter().filter(|(_, source)| is_hook(&source.kind)).map(|(name, _)| &**name);
-    let names: Vec<&str> = names.collect();
-    match names.as_slice() {
-        [] => None,
-        few if few.len() <= HOOKS_SHOWN => Some(few.join(", ")),
-        many => Some(format!("{} or {} more", many[..HOOKS_SHOWN].join(", "), many.len() - HOOKS_SHOWN)),
     }
 }
 
@@ -431,76 +304,4 @@ impl Running {
             }
         }
     }
-
-    /// Reads the configuration again and puts it in force, or changes nothing and says why.
-    async fn reload(&mut self) -> Result<Value, String> {
-        let reloaded = self.try_reload().await;
-        self.reload_success.store(reloaded.is_ok(), Ordering::Relaxed);
-        if reloaded.is_err() {
-            warn!("the configuration is wrong and was not reloaded; the old one keeps running");
-        }
-        reloaded
-    }
-
-    async fn try_reload(&mut self) -> Result<Value, String> {
-        let env = |name: &str| std::env::var(name).ok();
-        let loaded = config::load(&self.paths, &env).map_err(|errors| errors.to_string())?;
-        let changes = config::changes(&self.config, &loaded.config);
-        if !changes.refused.is_empty() {
-            let keys = changes.refused.join("`, `");
-            return Err(format!("`{keys}` cannot be changed while the broker runs; restart it"));
-        }
-        let prepared =
-            dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error).to_string())?;
-        let sources = sources::prepare(&loaded.config.sources).map_err(|error| error.to_string())?;
-        self.dispatch
-            .adopt(prepared)
-            .await
-            .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
-        self.sources.adopt(sources).await;
-        let mut config = loaded.config;
-        let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&config, &loaded.hash);
-        self.config = config;
-        let pending: Vec<Value> = changes.removed.iter().map(|name| self.frozen(name)).collect();
-        Ok(json!({
-            "hash": loaded.hash,
-            "added": changes.added,
-            "changed": changes.changed,
-            "removed": changes.removed,
-            "sources": {
-                "added": changes.sources_added,
-                "changed": changes.sources_changed,
-                "removed": changes.sources_removed,
-            },
-            "frozen": pending,
-            "needs_restart": needs_restart,
-        }))
-    }
-
-    /// How much a removed trigger still owes.
-    fn frozen(&self, name: &str) -> Value {
-        let core = self.dispatch.core();
-        let entry = core.state.set.triggers.iter().find(|entry| entry.name == name);
-        let state = entry.and_then(|entry| core.state.triggers.get(&entry.id));
-        let pending = state.map_or(0, |state| core.state.books(state).pending());
-        json!({ "trigger": name, "pending": pending })
-    }
-}
-
-/// Puts back what is read once, when the process starts, so that what is shown is what is in force; names what was
-/// wanted otherwise.
-fn keep_what_needs_a_restart(running: &Config, wanted: &mut Config) -> Vec<&'static str> {
-    fn keep<T: Clone + PartialEq>(running: &T, wanted: &mut T) -> bool {
-        let differs = running != wanted;
-        wanted.clone_from(running);
-        differs
-    }
-    let sections = [
-        ("limits", keep(&running.limits, &mut wanted.limits)),
-        ("duplicates", keep(&running.duplicates, &mut wanted.duplicates)),
-        ("dead_letters", keep(&running.dead_letters_age, &mut wanted.dead_letters_age)),
-        ("shutdown_timeout", keep(&running.shutdown_timeout, &mut wanted.shutdown_timeout)),
-    ];
-    sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }

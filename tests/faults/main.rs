@@ -174,6 +174,40 @@ async fn without_space_for_a_segment_events_are_refused_until_there_is() {
     verify("ENOSPC at fallocate", workload).await;
 }
 
+/// What `sluice store` says of a directory when two reads of a file fail, the first of many bytes at once among them.
+fn store_with_bad_sector(command: &[&str], file: &Path) -> (Option<i32>, String) {
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qqq", "-o", "/dev/null", "-etrace=pread64", "-einject=pread64:error=EIO:when=2..3"]);
+    let output =
+        strace.arg("-P").arg(file).arg(harness::binary()).arg("store").args(command).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.code(), said.concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sector_that_cannot_be_read_is_named_and_can_be_given_up() {
+    if !harness::can_run("faults", false, &["strace"]) {
+        return;
+    }
+    let (dir, mut workload) = workload(11, ROUND_EVENTS).await;
+    let data = dir.path().join("data").display().to_string();
+    let segment = dir.path().join("data/log/000000000001.seg");
+    // The header is read, the first megabyte fails, and then its first block.
+    let (code, said) = store_with_bad_sector(&["verify", &data], &segment);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("000000000001.seg bytes 4096 to ") && said.contains("cannot be read"), "{said}");
+    let range = said.trim_end().rsplit(' ').next().unwrap().to_owned();
+    let (code, said) = store_with_bad_sector(&["repair", &data, "--accept-loss", &range], &segment);
+    assert_eq!(code, Some(0), "{said}");
+    let mut broker = workload.spawn();
+    workload.open(&mut broker).await;
+    let before = workload.ledger().acknowledged();
+    workload.until("events are taken", &broker, |ledger| ledger.acknowledged() > before + 50).await;
+    workload.terminate(broker).await;
+    let verified = std::process::Command::new(harness::binary()).args(["store", "verify", &data]).output();
+    assert!(verified.unwrap().status.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_publishing_only_and_recovers_by_itself() {
     if !harness::can_run("faults", true, &["mount"]) {

@@ -33,6 +33,28 @@ async fn a_reload_by_each_way_puts_the_new_triggers_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_check_warns_of_a_reload_says_too() {
+    let broker = Broker::start("triggers: {}").await;
+    let yaml = "sources: { once: { cron: { at: 2020-01-01T00:00:00Z } } }\n\
+                triggers: { t: { sink: { stdout: {} }, filters: [sql: \"type = 'a' AND id = 'b' OR id = 'c'\"] } }";
+    let answer = broker.reload(yaml).await.json();
+    let checked = broker.cli("check sluice.yaml");
+    let warnings = answer["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{answer}");
+    let told = broker.cli("reload");
+    assert_eq!(told.code, 0, "{told:?}");
+    for warning in warnings {
+        let text = |member: &str| warning[member].as_str().unwrap();
+        let place =
+            format!("sluice.yaml:{}:{}: warning: {}", warning["line"], warning["column"], text("message"));
+        assert!(text("text").contains(&place) && text("file").ends_with("sluice.yaml"), "{warning}");
+        assert!(checked.err.contains(&place), "{place}: {checked:?}");
+        assert!(told.err.contains(text("text")), "{told:?}");
+    }
+    assert!(!told.out.contains("warning"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_file_changes_nothing_and_says_where_it_is_wrong() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&yaml(&[("t", &sink)])).await;

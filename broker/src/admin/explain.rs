@@ -128,7 +128,7 @@ async fn now(dispatch: &Dispatch) -> Vec<Candidate> {
 /// The triggers that were in force when an event was routed.
 async fn then(admin: &Admin, offset: Offset) -> Result<Vec<Candidate>, Problem> {
     trail::written(admin.dispatch.log()).await;
-    let current = admin.dispatch.core().state.set.clone();
+    let current = Arc::clone(&admin.dispatch.core().state.set);
     let reader = Arc::clone(admin.dispatch.log().reader());
     let set = trail::blocking(move || set_of(&reader, offset, current)).await?;
     let set = set.map_err(|error| trail::problem(&error))?.ok_or_else(|| {
@@ -142,7 +142,11 @@ async fn then(admin: &Admin, offset: Offset) -> Result<Vec<Candidate>, Problem> 
 }
 
 /// The set that an event was routed with. An event that no record says that of was routed with the last set before it.
-fn set_of(reader: &Reader, offset: Offset, current: TriggerSet) -> Result<Option<TriggerSet>, ReadError> {
+fn set_of(
+    reader: &Reader,
+    offset: Offset,
+    current: Arc<TriggerSet>,
+) -> Result<Option<Arc<TriggerSet>>, ReadError> {
     let mut epoch = None;
     reader.walk(offset, &mut |record, _| {
         if let LogRecord::Routed(routed) = record
@@ -161,7 +165,7 @@ fn set_of(reader: &Reader, offset: Offset, current: TriggerSet) -> Result<Option
         segments.iter().partition(|segment| segment.header.first_offset <= offset);
     // A set may be written behind an event that was routed with it, but not far.
     for segment in before.into_iter().rev().chain(behind) {
-        let mut found: Option<TriggerSet> = None;
+        let mut found: Option<Arc<TriggerSet>> = None;
         reader.walk_segment(segment, &mut |record, _| {
             match (record, epoch) {
                 (LogRecord::Triggers(set), Some(epoch)) if set.epoch == epoch => found = Some(set),

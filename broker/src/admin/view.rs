@@ -89,8 +89,7 @@ fn text_or_base64(bytes: &[u8]) -> Value {
 }
 
 pub fn name_of(core: &Core, id: TriggerId) -> String {
-    let entry = core.state.set.triggers.iter().find(|entry| entry.id == id);
-    entry.map_or_else(|| format!("removed-{}", id.0), |entry| entry.name.clone())
+    core.state.set.entry(id).map_or_else(|| format!("removed-{}", id.0), |entry| entry.name.clone())
 }
 
 pub fn state_word(attempted: Option<&Attempted>, is_in_flight: bool, is_purged: bool) -> &'static str {

@@ -258,6 +258,7 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             serde_json::json!({
                 "file": part.file, "start": part.start, "end": part.end,
                 "from": part.offsets.0.to_string(), "to": part.offsets.1.to_string(),
+                "unreadable": part.is_unreadable,
             })
         })
         .collect();
@@ -268,7 +269,6 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
             "next_offset": report.next_offset.to_string(), "closed": report.closed,
             "torn_bytes": report.torn_bytes, "damage": damage, "dead_letter_copies": report.letters,
             "damaged_dead_letters": report.broken_letters, "damaged_snapshots": report.broken_snapshots,
-            "unreadable": report.unreadable,
         });
         output::print_bytes(format!("{text}\n").as_bytes())?;
     } else {

@@ -69,7 +69,15 @@ pub async fn reload(args: admin::Access) -> Result<(), Error> {
             });
         }
     };
-    print_answer(&answer, args.form(), &["added", "changed", "removed"])
+    if args.form() == Form::Json {
+        return print_answer(&answer, args.form(), &[]);
+    }
+    let mut document = answer.document()?;
+    let warnings = document.as_object_mut().and_then(|members| members.remove("warnings"));
+    for warning in warnings.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        eprintln!("{}", escaped_lines(warning["text"].as_str().unwrap_or_default()));
+    }
+    print(&describe(&document, &["added", "changed", "removed"]))
 }
 
 async fn show(args: &admin::Access, path: &str, fields: &[&str]) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{Notify, watch};
 
 use super::census::Census;
-use super::courier::Fresh;
+use super::courier::{self, Fresh};
 use super::history::{Matches, Piece};
 use super::order::{Key, LookUp};
 use super::trigger::{Runtime, Step};
@@ -51,6 +51,11 @@ pub struct Core {
     pub is_stopping: bool,
     /// A task routes the past of new triggers.
     pub is_routing_history: bool,
+    /// Triggers at work that are still to see some of their past: what the state says, kept beside it.
+    pub with_past: BTreeSet<TriggerId>,
+    /// Triggers whose dead-letter sink may be told something now: at first all that owe it something, then those about which
+    /// something has changed.
+    pub to_tell: BTreeSet<TriggerId>,
     /// Why nothing is routed at the moment: an event that a former run left cannot be read.
     pub routing_waits: Option<String>,
     pub fresh: Fresh,
@@ -80,9 +85,18 @@ impl Core {
             in_flight,
             is_stopping: false,
             is_routing_history: false,
+            with_past: BTreeSet::new(),
+            to_tell: BTreeSet::new(),
             routing_waits: None,
             fresh: Fresh::default(),
         }
+    }
+
+    /// Works out anew which triggers have something to be done for them.
+    pub fn derive(&mut self) {
+        let has_past = |id: &&TriggerId| self.state.triggers.get(id).is_some_and(|t| t.history.is_some());
+        self.with_past = self.runtimes.keys().filter(has_past).copied().collect();
+        self.to_tell = courier::owing(&self.state.owed);
     }
 
     /// A trigger, frozen or not: what it has under way ends here.
@@ -164,9 +178,14 @@ impl Core {
         by: &Arc<Table>,
     ) -> Option<Vec<Step>> {
         let to = Offset(end.0.checked_sub(1)?);
-        let is_in_force = Arc::ptr_eq(&self.table, by) && self.runtimes.contains_key(&id);
-        is_in_force
-            .then(|| self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: Some(id) }))
+        if !Arc::ptr_eq(&self.table, by) || !self.runtimes.contains_key(&id) {
+            return None;
+        }
+        let steps = self.routed(Routed { epoch: self.state.set.epoch, from, to, matches, only: Some(id) });
+        if self.state.triggers.get(&id).is_none_or(|trigger| trigger.history.is_none()) {
+            self.with_past.remove(&id);
+        }
+        Some(steps)
     }
 
     /// Takes match records in: writes them, and lets the triggers they concern go on.
@@ -286,6 +305,9 @@ impl Core {
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
+        if attempted.owes_letter {
+            self.to_tell.insert(id.trigger);
+        }
         let trigger = self.state.triggers.get(&id.trigger);
         let runtime = self.runtimes.get_mut(&id.trigger).or_else(|| self.frozen.get_mut(&id.trigger));
         if let Some(runtime) = runtime {
@@ -294,6 +316,12 @@ impl Core {
         if let Some(due) = due {
             self.wake(id.trigger, due);
         }
+    }
+
+    /// How many more deliveries a trigger may hold in memory.
+    pub fn room_of(&self, id: TriggerId) -> usize {
+        let held = self.state.triggers.get(&id).map_or(0, |trigger| trigger.outstanding.len());
+        self.share().saturating_sub(held)
     }
 
     /// Deliveries of a trigger that reads the log may be fetched: from which offset, when it has room.
@@ -309,7 +337,7 @@ impl Core {
 
     /// Whether a trigger is removed and has not come back.
     pub fn is_removed(&self, id: TriggerId) -> bool {
-        self.state.set.triggers.iter().any(|entry| entry.id == id && entry.removed_at_ms.is_some())
+        self.state.set.entry(id).is_some_and(|entry| entry.removed_at_ms.is_some())
     }
 
     /// The events whose matches are all in memory (end exclusive). The past of a new trigger says nothing of the others.

@@ -88,23 +88,60 @@ struct Lane {
 }
 
 impl Lane {
-    /// Lets waits go that are over. A lane that owes nothing any more is waited for by nobody.
-    fn wake(&mut self, now: Instant) {
-        self.rests_until = self.rests_until.filter(|until| *until > now);
-        self.unreadable.retain(|_, until| *until > now);
-    }
-
-    /// When it is to be looked at again.
-    fn next_look(&self) -> Option<Instant> {
-        self.rests_until.or_else(|| self.unreadable.values().min().copied())
-    }
-
     fn is_resting(&self) -> bool {
         self.rests_until.is_some() || self.unreadable.len() >= UNREADABLE_MAX
     }
 
     fn is_free(&self, id: &DeliveryId) -> bool {
         !self.in_flight.contains(id) && !self.unreadable.contains_key(id)
+    }
+}
+
+/// The dead letters of all triggers.
+#[derive(Default)]
+struct Lanes {
+    of: BTreeMap<TriggerId, Lane>,
+    in_flight: usize,
+    /// When lanes are to be looked at again, each of their waits.
+    looks: BTreeSet<(Instant, TriggerId)>,
+    /// Whose turn it is, when there is not room for all.
+    turn: TriggerId,
+}
+
+impl Lanes {
+    fn begin(&mut self, id: DeliveryId) {
+        self.of.entry(id.trigger).or_default().in_flight.insert(id);
+        self.in_flight += 1;
+    }
+
+    fn end(&mut self, id: DeliveryId) -> &mut Lane {
+        self.in_flight -= 1;
+        let lane = self.of.entry(id.trigger).or_default();
+        lane.in_flight.remove(&id);
+        lane
+    }
+
+    /// Lets waits go that are over; returns whose they were.
+    fn wake(&mut self, now: Instant) -> BTreeSet<TriggerId> {
+        let mut woken = BTreeSet::new();
+        while let Some((_, id)) = self.looks.first().copied().filter(|(until, _)| *until <= now) {
+            self.looks.pop_first();
+            woken.insert(id);
+        }
+        for id in &woken {
+            let lane = self.of.entry(*id).or_default();
+            lane.rests_until = lane.rests_until.filter(|until| *until > now);
+            lane.unreadable.retain(|_, until| *until > now);
+        }
+        woken
+    }
+
+    /// The next of those that are to be told of something, each in its turn.
+    fn next_of(&mut self, waiting: &mut BTreeSet<TriggerId>) -> Option<TriggerId> {
+        let id = waiting.range(self.turn..).next().or(waiting.first()).copied()?;
+        waiting.remove(&id);
+        self.turn = TriggerId(id.0 + 1);
+        Some(id)
     }
 }
 
@@ -162,17 +199,17 @@ impl UnderWay {
 
 /// Runs for ever.
 pub async fn run(dispatch: Dispatch) {
-    let mut lanes: BTreeMap<TriggerId, Lane> = BTreeMap::new();
+    let mut lanes = Lanes::default();
     let mut under_way = UnderWay::default();
     loop {
         let tasks = next(&mut dispatch.core(), &mut lanes);
         tasks.into_iter().for_each(|task| under_way.begin(&dispatch, task));
-        let look = lanes.values().filter_map(Lane::next_look).min();
+        let look = lanes.looks.first().map(|(at, _)| *at);
         tokio::select! {
             () = dispatch.shared.owed.notified() => {}
             () = tokio::time::sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {}
             Some((id, trigger, told)) = under_way.ended() => {
-                note(&dispatch, lanes.entry(id.trigger).or_default(), id, &trigger, told);
+                note(&dispatch, &mut lanes, id, &trigger, told);
                 // What is recorded by now is not repeated after a stop, which waits for this.
                 dispatch.shared.in_flight.send_modify(|count| *count -= 1);
             }
@@ -180,12 +217,14 @@ pub async fn run(dispatch: Dispatch) {
     }
 }
 
-fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, told: Told) {
-    lane.in_flight.remove(&id);
+fn note(dispatch: &Dispatch, lanes: &mut Lanes, id: DeliveryId, trigger: &Active, told: Told) {
+    let now = Instant::now();
+    let lane = lanes.end(id);
+    let mut core = dispatch.core();
+    core.to_tell.insert(id.trigger);
     match told {
         Told::Done => {
             lane.failures = 0;
-            let mut core = dispatch.core();
             core.fresh.remove(id);
             core.record(LogRecord::Told(vec![id]));
         }
@@ -193,13 +232,16 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
         Told::Again if lane.rests_until.is_some() => {}
         Told::Again => {
             lane.failures += 1;
-            lane.rests_until =
-                Some(Instant::now() + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)()));
+            let until = now + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)());
+            lane.rests_until = Some(until);
+            lanes.looks.insert((until, id.trigger));
         }
         Told::Unreadable(cause) => {
-            lane.unreadable.insert(id, Instant::now() + UNREADABLE_WAIT);
+            let until = now + UNREADABLE_WAIT;
+            lane.unreadable.insert(id, until);
+            lanes.looks.insert((until, id.trigger));
             error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read a dead letter that the dead-letter sink is to be told of");
-            if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
+            if let Some(runtime) = core.runtime_mut(id.trigger) {
                 let error = format!("cannot tell the dead-letter sink of offset {}: {cause}", id.offset);
                 runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
             }
@@ -207,38 +249,37 @@ fn note(dispatch: &Dispatch, lane: &mut Lane, id: DeliveryId, trigger: &Active, 
     }
 }
 
-/// What is to be sent now, the oldest of each lane first.
-fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
-    let now = Instant::now();
-    lanes.values_mut().for_each(|lane| lane.wake(now));
+/// What is to be sent now, the oldest of each lane first. Only triggers are looked at about which something has changed.
+fn next(core: &mut Core, lanes: &mut Lanes) -> Vec<Task> {
+    core.to_tell.append(&mut lanes.wake(Instant::now()));
     let mut tasks = Vec::new();
-    if core.is_stopping {
-        return tasks;
-    }
     let mut void = Vec::new();
-    let mut free = IN_FLIGHT_MAX.saturating_sub(lanes.values().map(|lane| lane.in_flight.len()).sum());
-    let mut from = first_of(TriggerId(0));
-    while let Some(first) = core.state.owed.range(from..).next().copied() {
-        from = first_of(TriggerId(first.trigger.0 + 1));
-        let runtime = core.runtimes.get(&first.trigger).or_else(|| core.frozen.get(&first.trigger));
+    while !core.is_stopping
+        && lanes.in_flight < IN_FLIGHT_MAX
+        && let Some(trigger) = lanes.next_of(&mut core.to_tell)
+    {
+        let runtime = core.runtimes.get(&trigger).or_else(|| core.frozen.get(&trigger));
         let Some(runtime) = runtime else { continue };
-        let owed = core.state.owed.range(first..from);
+        let owed = core.state.owed.range(first_of(trigger)..first_of(TriggerId(trigger.0 + 1)));
         let Some(sink) = &runtime.active.dead_letter else {
             // There is no such sink any more; the dead letters stay listed.
             void.extend(owed.copied());
             continue;
         };
-        let lane = lanes.entry(first.trigger).or_default();
+        let lane = lanes.of.entry(trigger).or_default();
         if lane.is_resting() {
             continue;
         }
         // A sink that failed is tried with one.
         let most = if lane.failures > 0 { 1 } else { LANE_MAX };
+        let free = IN_FLIGHT_MAX - lanes.in_flight;
         let room = most.saturating_sub(lane.in_flight.len()).min(free);
         let chosen: Vec<_> = owed.filter(|id| lane.is_free(id)).take(room).copied().collect();
-        free -= chosen.len();
+        if chosen.len() == free {
+            core.to_tell.insert(trigger);
+        }
         for id in chosen {
-            lane.in_flight.insert(id);
+            lanes.begin(id);
             core.begun();
             let (trigger, sink) = (Arc::clone(&runtime.active), Arc::clone(sink));
             tasks.push(Task { id, trigger, sink, letter: core.fresh.letters.get(&id).cloned() });
@@ -248,6 +289,17 @@ fn next(core: &mut Core, lanes: &mut BTreeMap<TriggerId, Lane>) -> Vec<Task> {
         core.record(LogRecord::Told(piece.to_vec()));
     }
     tasks
+}
+
+/// The triggers whose dead-letter sinks are owed something.
+pub fn owing(owed: &BTreeSet<DeliveryId>) -> BTreeSet<TriggerId> {
+    let mut triggers = BTreeSet::new();
+    let mut from = TriggerId(0);
+    while let Some(first) = owed.range(first_of(from)..).next() {
+        triggers.insert(first.trigger);
+        from = TriggerId(first.trigger.0 + 1);
+    }
+    triggers
 }
 
 fn first_of(trigger: TriggerId) -> DeliveryId {

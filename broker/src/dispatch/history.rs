@@ -22,8 +22,8 @@ use crate::store::{Gap, LogRecord, Offset, Passed, ReadError, Reader, Record, Tr
 /// Events routed in one go after a restart or for a trigger's past, and what their data may come to.
 const PIECE: usize = 512;
 const PIECE_BYTES: usize = 4 << 20;
-/// Matches taken from the log in one go.
-const MATCHES_MAX: usize = 20_000;
+/// Matches taken from the log in one go, and no more than there is room for.
+const MATCHES_MAX: usize = 4096;
 pub(super) const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 /// The past of a trigger without room for it is looked at again after this.
 const HISTORY_PAUSE: Duration = Duration::from_millis(50);
@@ -161,8 +161,9 @@ fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Waits)>
     let (share, now) = (core.share(), Instant::now());
     let mut later = None;
     if !core.is_stopping {
-        for (id, trigger) in &core.state.triggers {
-            let Some(range) = trigger.history.filter(|_| core.runtimes.contains_key(id)) else { continue };
+        for id in &core.with_past {
+            let Some(trigger) = core.state.triggers.get(id) else { continue };
+            let Some(range) = trigger.history else { continue };
             let rests_until = resting.get(id).map(|(until, _)| *until).filter(|until| *until > now);
             // The past is matched below what is outstanding, and so is taken up whether there is room or not.
             let has_room = trigger.outstanding.len() < share;
@@ -314,28 +315,31 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
 
 /// One piece of a trigger's matches, from memory if they are there, else from the log.
 pub async fn catch_up(dispatch: &Dispatch, id: TriggerId) -> Result<(), ReadError> {
-    let (from, gaps) = {
+    let (from, gaps, most) = {
         let mut core = dispatch.core();
         let Some(from) = core.catch_up_from_memory(id) else { return Ok(()) };
-        (from, core.state.gaps.clone())
+        (from, core.state.gaps.clone(), core.room_of(id).clamp(1, MATCHES_MAX))
     };
     let reader = Arc::clone(dispatch.log().reader());
-    let found = blocking(move || matches(&reader, id, from, &gaps)).await;
+    let found = blocking(move || matches(&reader, id, from, &gaps, most)).await;
     let (offsets, next) = found.unwrap_or(Err(ReadError::Absent(from)))?;
     dispatch.core().catch_up(id, from, &offsets, next);
     Ok(())
 }
 
-/// Matches of a trigger from an offset on, and where those that were not read begin. Records that cannot be read may hold
+/// Some matches of a trigger from an offset on, and where those that were not read begin. Records that cannot be read may hold
 /// some: it goes no further than to these, and nowhere when there is a gap in the log.
-fn matches(
+pub(super) fn matches(
     reader: &Reader,
     id: TriggerId,
     from: Offset,
     gaps: &[Gap],
+    most: usize,
 ) -> Result<(Vec<Offset>, Offset), ReadError> {
     let (mut offsets, mut next) = (Vec::new(), from);
     let mut unread = None;
+    // The lowest of those that were let go: those above it, however many are kept of them, are read again.
+    let mut left_out = None;
     // What was recorded in a place that is lost was routed again, and is recorded behind what came after it.
     let is_in_order = gaps.is_empty();
     reader.walk_all(from, &mut |passed| match passed {
@@ -343,13 +347,16 @@ fn matches(
             if routed.to < from || routed.only.is_some_and(|only| only != id) {
                 return true;
             }
-            let matched = routed.matches.iter().filter(|(offset, ids)| *offset >= from && ids.contains(&id));
+            let is_wanted =
+                |offset: Offset| offset >= from && left_out.is_none_or(|left_out| offset < left_out);
+            let matched =
+                routed.matches.iter().filter(|(offset, ids)| is_wanted(*offset) && ids.contains(&id));
             offsets.extend(matched.map(|(offset, _)| *offset));
             next = next.max(routed.to.next());
             if offsets.len() > 2 * MATCHES_MAX {
-                keep_lowest(&mut offsets);
+                left_out = keep_lowest(&mut offsets, most).or(left_out);
             }
-            offsets.len() < MATCHES_MAX || !is_in_order
+            offsets.len() < most || !is_in_order
         }
         Passed::Record(..) => true,
         Passed::Damage(place) => {
@@ -363,16 +370,17 @@ fn matches(
     if let Some(Unread { file, start, .. }) = unread.filter(|_| next == from || !is_in_order) {
         return Err(ReadError::Damaged { offset: from, file, at: start });
     }
-    let next = keep_lowest(&mut offsets).map_or(next, |left_out| left_out.min(next));
+    let left_out = keep_lowest(&mut offsets, most).or(left_out);
+    let next = left_out.map_or(next, |left_out| left_out.min(next));
     debug!(trigger = id.0, from = %from, to = %next, "fetched {} matches from the log", offsets.len());
     Ok((offsets, next))
 }
 
 /// Sorts matches and keeps so many of them; returns the first that was left out.
-fn keep_lowest(offsets: &mut Vec<Offset>) -> Option<Offset> {
+fn keep_lowest(offsets: &mut Vec<Offset>, most: usize) -> Option<Offset> {
     offsets.sort_unstable();
     offsets.dedup();
-    let left_out = offsets.get(MATCHES_MAX).copied();
-    offsets.truncate(MATCHES_MAX);
+    let left_out = offsets.get(most).copied();
+    offsets.truncate(most);
     left_out
 }

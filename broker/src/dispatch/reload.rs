@@ -8,15 +8,20 @@ use sluice_config::{self as config, Start};
 use sluice_language::Filter;
 
 use super::core::Core;
-use super::trigger::{Active, Runtime};
+use super::trigger::{Active, Counters, Runtime};
 use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
 use crate::routing::{Rule, Table};
 use crate::sink::{OpenError, Sink};
 use crate::store::{LogRecord, Offset, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
 
-/// A trigger, its sink and its dead-letter sink.
-type Opened = (config::Trigger, Arc<Sink>, Option<Arc<Sink>>);
+/// A trigger, its sinks, and what the log keeps of it.
+struct Opened {
+    trigger: config::Trigger,
+    sink: Arc<Sink>,
+    dead_letter: Option<Arc<Sink>>,
+    described: serde_json::Value,
+}
 
 /// A configuration whose sinks could be opened.
 pub struct Prepared {
@@ -58,51 +63,114 @@ pub(super) fn prepare_with(
         };
         let sink = open("sink", &trigger.sink)?;
         let dead_letter = trigger.dead_letter.as_ref().map(|sink| open("dead_letter", sink)).transpose()?;
-        prepared.insert(name.clone(), (trigger.clone(), sink, dead_letter));
+        let described = describe(trigger);
+        prepared.insert(name.clone(), Opened { trigger: trigger.clone(), sink, dead_letter, described });
     }
     Ok(Prepared { triggers: prepared })
+}
+
+/// What is put in force, worked out from a set of triggers that must still be the one in force then.
+pub(super) struct Plan {
+    old: Arc<TriggerSet>,
+    /// The set that follows, when it is another; where its new triggers begin is still to be said.
+    new: Option<Arc<TriggerSet>>,
+    active: Vec<Arc<Active>>,
+    table: Table,
+    /// What its filters name.
+    fields: BTreeSet<String>,
 }
 
 impl Dispatch {
     /// Puts triggers in force, and returns once that is on disk.
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
         let births = self.births(&prepared).await?;
-        let resumed = self.put_in_force(prepared, &births)?;
+        let resumed = loop {
+            // What takes longer the more triggers there are is not done under the lock.
+            let plan = self.plan(&prepared)?;
+            if let Some(resumed) = self.put_in_force(plan, &births) {
+                break resumed;
+            }
+        };
         self.log().flush().await?;
         for id in resumed {
             self.nudge(id);
         }
         history::begin_history(self);
+        self.shared.owed.notify_one();
         Ok(())
     }
 
-    /// Puts triggers in force at one moment: whoever is told of a trigger knows that events are matched with it, and no
-    /// event behind its birth is matched without it. What is matched with them stands behind the set in the log.
-    fn put_in_force(
-        &self,
-        prepared: Prepared,
-        births: &BTreeMap<String, Offset>,
-    ) -> Result<Vec<TriggerId>, Refusal> {
-        let mut core = self.core();
-        let (next_trigger, next_offset) = (core.state.next_trigger, core.state.next_offset);
-        let birth = |name: &str, start| match start {
-            Start::Latest => next_offset,
-            Start::Earliest => self.log().reader().first_offset(),
-            Start::At(_) => births.get(name).copied().unwrap_or(next_offset),
+    /// Works out what follows from the triggers in force. Nothing is planned that the log cannot hold.
+    pub(super) fn plan(&self, prepared: &Prepared) -> Result<Plan, Refusal> {
+        let (old, next_trigger, counters) = {
+            let core = self.core();
+            let all = core.runtimes.iter().chain(&core.frozen);
+            let counters: HashMap<TriggerId, Arc<Counters>> =
+                all.map(|(id, runtime)| (*id, Arc::clone(&runtime.active.counters))).collect();
+            (Arc::clone(&core.state.set), core.state.next_trigger, counters)
         };
-        let set = next_set(&core.state.set, next_trigger, &birth, &prepared);
-        if let Some(record) = set.map(LogRecord::Triggers) {
-            // Nothing is in force that the log cannot hold.
-            self.log().check_size(&record)?;
-            core.record(record);
+        let new = next_set(&old, next_trigger, prepared).map(Arc::new);
+        if let Some(set) = &new {
+            self.log().check_size(&LogRecord::Triggers(Arc::clone(set)))?;
         }
-        Ok(install(&mut core, prepared))
+        let set = &new.as_ref().unwrap_or(&old).triggers;
+        let present: HashMap<&str, &TriggerEntry> = set.iter().map(|entry| (&*entry.name, entry)).collect();
+        let (mut rules, mut active) = (Vec::new(), Vec::new());
+        for (name, opened) in &prepared.triggers {
+            let Some(entry) = present.get(&**name) else { continue };
+            let counters = counters.get(&entry.id).cloned().unwrap_or_default();
+            rules.push(rule(entry, &opened.trigger, &counters));
+            active.push(Arc::new(Active {
+                id: entry.id,
+                name: name.clone(),
+                config: opened.trigger.clone(),
+                sink: Arc::clone(&opened.sink),
+                dead_letter: opened.dead_letter.clone(),
+                policy: RetryPolicy::from(&opened.trigger.delivery),
+                counters,
+            }));
+        }
+        let filters = prepared.triggers.values().flat_map(|opened| &*opened.trigger.filters);
+        let fields = filters.flat_map(Filter::fields).collect();
+        Ok(Plan { old, new, active, table: Table::new(rules), fields })
+    }
+
+    /// Puts triggers in force at one moment: whoever is told of a trigger knows that events are matched with it, and no
+    /// event behind its birth is matched without it. What is matched with them stands behind the set in the log. `None` when
+    /// other triggers are in force than those that were planned from.
+    pub(super) fn put_in_force(
+        &self,
+        mut plan: Plan,
+        births: &BTreeMap<String, Offset>,
+    ) -> Option<Vec<TriggerId>> {
+        let mut core = self.core();
+        if !Arc::ptr_eq(&core.state.set, &plan.old) {
+            return None;
+        }
+        if let Some(mut set) = plan.new.take() {
+            let next_offset = core.state.next_offset;
+            let mut born = HashMap::new();
+            let starts: HashMap<&str, Start> =
+                plan.active.iter().map(|active| (&*active.name, active.config.start)).collect();
+            // New triggers are behind those that were there.
+            for entry in &mut Arc::make_mut(&mut set).triggers[plan.old.triggers.len()..] {
+                entry.birth = match starts.get(&*entry.name) {
+                    Some(Start::Earliest) => self.log().reader().first_offset(),
+                    Some(Start::At(_)) => births.get(&entry.name).copied().unwrap_or(next_offset),
+                    Some(Start::Latest) | None => next_offset,
+                };
+                born.insert(entry.id, entry.birth);
+            }
+            plan.table.set_births(&born);
+            core.record(LogRecord::Triggers(set));
+        }
+        Some(install(&mut core, plan))
     }
 
     /// Where triggers begin that are to begin at a time; it is read from the log, and not under the lock. None of them
     /// begins when that cannot be found: nowhere else would be right.
     async fn births(&self, prepared: &Prepared) -> Result<BTreeMap<String, Offset>, Refusal> {
-        let starts = prepared.triggers.iter().filter_map(|(name, (trigger, ..))| match trigger.start {
+        let starts = prepared.triggers.iter().filter_map(|(name, opened)| match opened.trigger.start {
             Start::At(ms) => Some((name.clone(), u64::try_from(ms).unwrap_or(0))),
             Start::Latest | Start::Earliest => None,
         });
@@ -131,36 +199,30 @@ impl Dispatch {
     }
 }
 
+/// What decides whether a trigger matches.
+fn rule(entry: &TriggerEntry, trigger: &config::Trigger, counters: &Counters) -> Rule {
+    let filter = match &*trigger.filters {
+        [only] => only.clone(),
+        all => Filter::All(all.to_vec()),
+    };
+    Rule {
+        trigger: entry.id,
+        name: entry.name.as_str().into(),
+        birth: entry.birth,
+        sources: trigger.sources.clone(),
+        filter,
+        errors: Arc::clone(&counters.filter_errors),
+    }
+}
+
 /// Sets triggers of the set to work, and stops all others; returns those at work.
-fn install(core: &mut Core, prepared: Prepared) -> Vec<TriggerId> {
-    let mut rules = Vec::new();
-    let mut installed = Vec::new();
+fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
+    let mut installed = Vec::with_capacity(plan.active.len());
     let mut runtimes = std::mem::take(&mut core.runtimes);
-    let present = core.state.set.triggers.iter().filter(|entry| entry.removed_at_ms.is_none());
-    let present: HashMap<String, (TriggerId, Offset)> =
-        present.map(|entry| (entry.name.clone(), (entry.id, entry.birth))).collect();
-    for (name, (trigger, sink, dead_letter)) in prepared.triggers {
-        let Some(&(id, birth)) = present.get(&name) else { continue };
-        let filters = trigger.filters.clone();
-        let filter = if filters.len() == 1 {
-            filters.into_iter().next().unwrap_or(Filter::All(Vec::new()))
-        } else {
-            Filter::All(filters)
-        };
+    for active in plan.active {
+        let id = active.id;
         let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
-        let counters =
-            former.as_ref().map(|runtime| Arc::clone(&runtime.active.counters)).unwrap_or_default();
-        rules.push(Rule {
-            trigger: id,
-            name: name.as_str().into(),
-            birth,
-            sources: trigger.sources.clone(),
-            filter,
-            errors: Arc::clone(&counters.filter_errors),
-        });
-        let policy = RetryPolicy::from(&trigger.delivery);
-        let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != trigger.sink);
-        let active = Arc::new(Active { id, name, config: trigger, sink, dead_letter, policy, counters });
+        let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != active.config.sink);
         let Some(state) = core.state.triggers.get(&id) else { continue };
         let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
         let runtime = match former {
@@ -178,20 +240,15 @@ fn install(core: &mut Core, prepared: Prepared) -> Vec<TriggerId> {
         installed.push(id);
     }
     core.frozen.append(&mut runtimes);
-    let named = core.runtimes.values().map(|runtime| &*runtime.active.config.filters);
-    let fields: BTreeSet<String> = named.flatten().flat_map(Filter::fields).collect();
-    core.census.look_for(fields);
-    core.table = Arc::new(Table::new(rules));
+    core.census.look_for(plan.fields);
+    core.table = Arc::new(plan.table);
+    core.derive();
     installed
 }
 
-/// The trigger set that follows from the one in force; `None` when nothing of it changes.
-fn next_set(
-    old: &TriggerSet,
-    next_trigger: u32,
-    birth: &dyn Fn(&str, Start) -> Offset,
-    prepared: &Prepared,
-) -> Option<TriggerSet> {
+/// The trigger set that follows from the one in force; `None` when nothing of it changes. Where new triggers begin is said
+/// when it is put in force.
+fn next_set(old: &TriggerSet, next_trigger: u32, prepared: &Prepared) -> Option<TriggerSet> {
     let now = clock::wall_ms();
     let mut next_id = next_trigger.max(1);
     let mut triggers: Vec<TriggerEntry> = old.triggers.clone();
@@ -203,19 +260,14 @@ fn next_set(
     }
     let places: HashMap<&str, usize> =
         old.triggers.iter().enumerate().map(|(at, entry)| (entry.name.as_str(), at)).collect();
-    for (name, (trigger, ..)) in &prepared.triggers {
-        let filters = describe(trigger);
+    for (name, opened) in &prepared.triggers {
+        let filters = opened.described.clone();
         match places.get(name.as_str()) {
             Some(&at) => triggers[at].filters = filters,
             None => {
-                let birth = birth(name, trigger.start);
-                triggers.push(TriggerEntry {
-                    id: TriggerId(next_id),
-                    name: name.clone(),
-                    birth,
-                    filters,
-                    removed_at_ms: None,
-                });
+                let birth = Offset(u64::MAX);
+                let id = TriggerId(next_id);
+                triggers.push(TriggerEntry { id, name: name.clone(), birth, filters, removed_at_ms: None });
                 next_id += 1;
             }
         }

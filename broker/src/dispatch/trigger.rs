@@ -95,6 +95,8 @@ pub struct Runtime {
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
     bucket: Option<Bucket>,
+    /// For attempts on a sink of which nothing has succeeded lately.
+    patience: Bucket,
     /// The sink wants no request before this (429 with `Retry-After`).
     quiet_until_ms: u64,
     /// Was ready for its first attempt when the sink asked for that.
@@ -124,6 +126,9 @@ enum Turn {
     Unknown,
 }
 
+/// A sink that is down refuses as fast as it is asked, and every attempt that fails costs what one that succeeds does. So
+/// many a second are made, until one succeeds: those who wait for the others are not to notice.
+const FAILING_PER_SECOND: f64 = 1000.0;
 /// Retries looked at in one go are sent before the next look.
 const READY_MAX: usize = 1024;
 
@@ -140,6 +145,7 @@ impl Runtime {
             hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
+            patience: Bucket::full(FAILING_PER_SECOND),
             quiet_until_ms: 0,
             shelved: VecDeque::new(),
             discarded: HashSet::new(),
@@ -179,7 +185,7 @@ impl Runtime {
 
     fn reset_rate(&mut self) {
         let rate = self.active.config.delivery.rate;
-        self.bucket = rate.map(|rate| Bucket::new(rate.per_second));
+        self.bucket = rate.map(|rate| Bucket::full(rate.per_second));
     }
 
     /// A match was found behind what has been taken up (the past of a new trigger is routed while new events come in):
@@ -301,7 +307,7 @@ impl Runtime {
                 return Err(self.next_due(state).into_iter().chain(self.quiet_until(now_ms)).min());
             }
         };
-        if let Some(at) = self.bucket.as_mut().and_then(|bucket| bucket.wait_for_token(now_ms)) {
+        if let Err(at) = self.take_token(now_ms) {
             self.ready.push_front(id);
             return Err(Some(at));
         }
@@ -458,6 +464,16 @@ impl Runtime {
         if let Some(order) = self.order.as_mut().filter(|_| is_current) {
             order.end_look_up(keys);
         }
+    }
+
+    /// Takes a token of each bucket that holds now, or says when there will be one.
+    fn take_token(&mut self, now_ms: u64) -> Result<(), u64> {
+        if self.is_well {
+            self.patience = Bucket::full(FAILING_PER_SECOND);
+        } else {
+            self.patience.take(now_ms)?;
+        }
+        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take(now_ms))
     }
 
     /// Waits for what was begun before its order changed.

@@ -34,7 +34,7 @@ impl Postponed {
     }
 }
 
-/// One second's worth of deliveries.
+/// One second's worth of attempts.
 pub struct Bucket {
     per_second: f64,
     tokens: f64,
@@ -42,19 +42,19 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    pub fn new(per_second: f64) -> Self {
+    pub fn full(per_second: f64) -> Self {
         Self { per_second, tokens: per_second.max(1.0), at_ms: 0 }
     }
 
     /// Takes a token, or says when there will be one.
-    pub fn wait_for_token(&mut self, now_ms: u64) -> Option<u64> {
+    pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
         let passed = now_ms.saturating_sub(self.at_ms) as f64 / 1e3;
         self.tokens = (self.tokens + passed * self.per_second).min(self.per_second.max(1.0));
         self.at_ms = now_ms;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return None;
+        if self.tokens < 1.0 {
+            return Err(now_ms + (((1.0 - self.tokens) / self.per_second) * 1e3).ceil().max(1.0) as u64);
         }
-        Some(now_ms + (((1.0 - self.tokens) / self.per_second) * 1e3).ceil().max(1.0) as u64)
+        self.tokens -= 1.0;
+        Ok(())
     }
 }

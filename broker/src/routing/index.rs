@@ -103,6 +103,13 @@ impl Table {
         table
     }
 
+    /// Says where triggers begin of which that was not known before.
+    pub fn set_births(&mut self, births: &HashMap<TriggerId, Offset>) {
+        for rule in &mut self.rules {
+            rule.birth = births.get(&rule.trigger).copied().unwrap_or(rule.birth);
+        }
+    }
+
     pub fn rule(&self, trigger: TriggerId) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.trigger == trigger)
     }

@@ -38,6 +38,12 @@ pub enum HeaderError {
 }
 
 impl SegmentHeader {
+    /// Whether a frame of the segment before was given up, unread, when this one was begun: it is readable again, and its
+    /// offsets are others' by now.
+    pub fn gives_up(&self, earlier: &FrameHeader) -> bool {
+        earlier.frame < self.first_frame && earlier.end_offset() > self.first_offset
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES as usize);
         bytes.extend_from_slice(&SEGMENT_MAGIC);

@@ -10,6 +10,7 @@ use super::disk::Disk;
 use super::letters::Kept;
 use super::open::{Identity, Options};
 use super::queue::{Append, Queue};
+use super::reached::Reached;
 use super::reader::Reader;
 use super::scan::Position;
 use super::scrub::Scrub;
@@ -91,6 +92,8 @@ pub struct Keeper {
     /// The same of the newest snapshot: it counts when that has become the older one.
     newest: Option<Settled>,
     snapshot_at: Instant,
+    /// The number of the newest segment that is written down.
+    begun: u64,
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
     is_stuck: bool,
@@ -154,6 +157,7 @@ impl Keeper {
             settled: None,
             newest: None,
             snapshot_at,
+            begun: 0,
             full: false,
             is_stuck: false,
             copied: 0,
@@ -199,8 +203,22 @@ impl Keeper {
             self.snapshot_at = Instant::now();
             self.take_snapshot(covered)?;
         }
+        let noted = self.note_begun(&segments);
         drop(segments);
-        self.retire()
+        self.retire()?;
+        noted
+    }
+
+    /// Writes down which segment is the newest, once it has a frame: should it be deleted after a kill, it is missed.
+    fn note_begun(&mut self, segments: &[Arc<Segment>]) -> io::Result<()> {
+        let Some(newest) = segments.last() else { return Ok(()) };
+        let reached = Reached::of_segment(newest);
+        if reached.position.frame == 0 || self.begun == reached.position.segment {
+            return Ok(());
+        }
+        reached.write_begun(&*self.disk, &self.layout, newest.header.store)?;
+        self.begun = reached.position.segment;
+        Ok(())
     }
 
     /// The segments that a snapshot should cover now. The active one is among them only when retention waits for what

@@ -6,6 +6,7 @@
 //! DIR/store.json            format version, id of the store, when it was made
 //! DIR/lock                  held by the one process that uses the directory
 //! DIR/reached.json          how far the log went when it was last stopped, see `reached`
+//! DIR/begun.json            the newest segment that the keeper has seen a frame in, likewise
 //! DIR/log/000000000001.seg  segments, numbered without holes; a number is never used twice
 //! DIR/log/000000000001.spare  space for segments to come: retired ones and new ones
 //! DIR/snapshots/FRAME.snap  the state after that frame; the two newest are kept
@@ -48,7 +49,10 @@
 //! is dispatched or answered. A frame that is not whole and has a later one behind it, or a segment that was begun after
 //! it, or that was on disk when the store was stopped or a snapshot taken, is damage: the store refuses to open (or writes a gap, see `store.on_damage`). One that has nothing behind it is
 //! a torn tail: it is copied to `set-aside` and cut off. A crash does not shorten files: a last segment that is shorter
-//! than its header says it was made is damage, too.
+//! than its header says it was made is damage, too, and so is a newest segment that was noted and is not there.
+//! A block that cannot be read is damage as well, wherever it is, since it may be whole and readable another time: only an
+//! operator gives it up, `store.on_damage: skip` does not. The gap then says for good that nothing is there: what could not
+//! be read stays in its file, reads as nothing, and of frames that it may have held at the end no number is used again.
 //! Whoever dies while recovering leaves a directory from which recovery comes to the same end.
 
 pub mod clock;
@@ -75,6 +79,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unreadable;
 mod verify;
 mod window;
 mod writer;

@@ -21,6 +21,7 @@ use super::recovery::recover;
 use super::scan::{self, Damage, FileWindow};
 use super::segment::{Layout, Segment, Spares, number_of};
 use super::snapshot::Folded;
+use super::unreadable::{self, Unreadable};
 use super::window::{Twins, WindowSize};
 use super::writer::Writer;
 use super::{Log, State, clock};
@@ -79,7 +80,9 @@ pub enum OpenError {
 fn damage_text(dir: &std::path::Path, damage: &[Damage]) -> String {
     let mut text = String::from("the log is damaged:");
     for part in damage {
-        text += &format!(" {} bytes {} to {} ({});", part.file, part.start, part.end, part.events());
+        let Damage { file, start, end, .. } = part;
+        let why = if part.is_unreadable { "cannot be read: " } else { "" };
+        text += &format!(" {file} bytes {start} to {end} ({why}{});", part.events());
     }
     let from = damage.iter().map(|part| part.offsets.0).min().unwrap_or_default();
     let to = damage.iter().map(|part| part.offsets.1).max().unwrap_or_default();
@@ -351,16 +354,6 @@ pub struct LogFiles {
 impl LogFiles {
     /// Opens all segments. Missing ones are found by the scan, from the frames that are missing.
     pub fn load(disk: &dyn Disk, layout: &Layout, store: u128) -> Result<Self, OpenError> {
-        Self::load_with(disk, layout, store, &|path| disk.open(path))
-    }
-
-    /// The same with a way of its own to open a file.
-    pub fn load_with(
-        disk: &dyn Disk,
-        layout: &Layout,
-        store: u128,
-        open: &dyn Fn(&std::path::Path) -> io::Result<Arc<dyn DiskFile>>,
-    ) -> Result<Self, OpenError> {
         let io = |path: PathBuf| move |source| OpenError::Io { path, source };
         let names = disk.list(&layout.log()).map_err(io(layout.log()))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name, "seg")).collect();
@@ -369,45 +362,60 @@ impl LogFiles {
             Self { segments: Vec::with_capacity(numbers.len()), spares: Vec::new(), damage: Vec::new() };
         for number in numbers {
             let path = layout.segment(number);
-            let file = open(&path).map_err(io(path.clone()))?;
-            let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
-            let read = file.read_at(&mut bytes, 0).map_err(io(path.clone()))?;
-            let decoded = SegmentHeader::decode(&bytes[..read]).and_then(|header| {
-                let is_ours = header.store == store && header.segment == number;
-                if is_ours { Ok(header) } else { Err(HeaderError::Magic) }
-            });
-            let segment = match decoded {
-                Ok(header) => Segment::new(header, path, file),
-                Err(source) => {
-                    let nameless = SegmentHeader {
-                        store,
-                        segment: number,
-                        first_frame: 0,
-                        first_offset: Default::default(),
-                        file_bytes: 0,
-                    };
-                    let segment = Segment::new(nameless, path.clone(), file);
-                    let first = FileWindow::new(&segment).first_header().map_err(io(path.clone()))?;
-                    // Without a frame of this store and segment it is another's file, or there is nothing to go by.
-                    let first = first.ok_or(OpenError::Header { path: path.clone(), source })?;
-                    let (first_frame, first_offset) = (first.frame, first.first_offset);
-                    files.damage.push(Damage {
-                        file: scan::file_name(&segment),
-                        segment: number,
-                        start: 0,
-                        end: SEGMENT_HEADER_BYTES,
-                        offsets: (first_offset, first_offset),
-                    });
-                    let header = SegmentHeader { first_frame, first_offset, ..nameless };
-                    Segment::new(header, path, Arc::clone(&segment.file))
-                }
-            };
+            let file = disk.open(&path).map_err(io(path.clone()))?;
+            let (segment, damage) = load_segment(path, file, store, number)?;
             files.segments.push(Arc::new(segment));
+            files.damage.extend(damage);
         }
         files.spares = names.iter().filter_map(|name| number_of(name, "spare")).collect();
         files.spares.sort_unstable();
         Ok(files)
     }
+}
+
+/// A segment, and what is wrong with its header if that is known from its first frame.
+fn load_segment(
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    store: u128,
+    number: u64,
+) -> Result<(Segment, Option<Damage>), OpenError> {
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    let mut bytes = vec![0; SEGMENT_HEADER_BYTES as usize];
+    let mut unreadable = Unreadable::default();
+    let read = unreadable::read_around(&*file, &mut bytes, 0, &[], &mut unreadable).map_err(io)?;
+    let decoded = SegmentHeader::decode(&bytes[..read]).and_then(|header| {
+        let is_ours = header.store == store && header.segment == number;
+        if is_ours { Ok(header) } else { Err(HeaderError::Magic) }
+    });
+    let source = match decoded {
+        Ok(header) => return Ok((Segment::new(header, path, file), None)),
+        Err(source) => source,
+    };
+    let nameless = SegmentHeader {
+        store,
+        segment: number,
+        first_frame: 0,
+        first_offset: Default::default(),
+        file_bytes: 0,
+    };
+    let segment = Segment::new(nameless, path.clone(), file);
+    let first = FileWindow::new(&segment).around_unreadable().first_header().map_err(io)?;
+    let Some(first) = first else {
+        unreadable.check(&path, 0..SEGMENT_HEADER_BYTES).map_err(io)?;
+        // Without a frame of this store and segment it is another's file, or there is nothing to go by.
+        return Err(OpenError::Header { path, source });
+    };
+    let damage = Damage {
+        file: scan::file_name(&segment),
+        segment: number,
+        start: 0,
+        end: SEGMENT_HEADER_BYTES,
+        offsets: (first.first_offset, first.first_offset),
+        is_unreadable: !unreadable.places.is_empty(),
+    };
+    let header = SegmentHeader { first_frame: first.frame, first_offset: first.first_offset, ..nameless };
+    Ok((Segment::new(header, path, segment.file), Some(damage)))
 }
 
 impl Options {

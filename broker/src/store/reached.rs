@@ -1,15 +1,17 @@
 //! How far the log is known to have gone: what tells an end that is missing from a log that ends there.
 //!
-//! A clean stop writes it down when its last frame is on disk, and every snapshot says it of the frames it covers. Once
-//! true it stays true: frames leave the log at its beginning only. So it is never withdrawn, and an old one does no harm.
+//! A clean stop writes it down when its last frame is on disk, the keeper when a segment is begun, and every snapshot says it
+//! of the frames it covers. Once true it stays true: frames leave the log at its beginning only, and a segment never before
+//! those that were begun earlier. So it is never withdrawn, and an old one does no harm.
 
 use std::io;
+use std::path::Path;
 
 use super::Offset;
 use super::disk::Disk;
 use super::open::Identity;
 use super::scan::Position;
-use super::segment::Layout;
+use super::segment::{Layout, Segment};
 use super::snapshot::Folded;
 
 /// The end of a frame that was on disk, and the offset of the next event then. The default is the start of any log.
@@ -47,12 +49,28 @@ impl Reached {
 
     /// The further one.
     pub fn or_further(self, other: Option<Self>) -> Self {
-        other.filter(|other| other.position.frame > self.position.frame).unwrap_or(self)
+        let order = |reached: &Self| (reached.position.frame, reached.position.segment);
+        other.filter(|other| order(other) > order(&self)).unwrap_or(self)
     }
 
-    /// What the last clean stop wrote; nothing when it is not whole or of another store.
+    /// How far a segment is filled; all before is on disk.
+    pub fn of_segment(segment: &Segment) -> Self {
+        let extent = segment.extent();
+        let frame = extent.last_frame.unwrap_or(segment.header.first_frame.saturating_sub(1));
+        let position = Position { segment: segment.number(), at: extent.end, frame };
+        Self { position, next_offset: extent.next_offset }
+    }
+
+    /// The further one of what was written down.
     pub fn load(disk: &dyn Disk, layout: &Layout, identity: &Identity) -> io::Result<Option<Self>> {
-        let file = match disk.open(&layout.reached_file()) {
+        let stopped = Self::read(disk, &layout.reached_file(), identity)?;
+        let begun = Self::read(disk, &layout.begun_file(), identity)?;
+        Ok(stopped.map(|stopped| stopped.or_further(begun)).or(begun))
+    }
+
+    /// Nothing when it is not whole or of another store.
+    fn read(disk: &dyn Disk, path: &Path, identity: &Identity) -> io::Result<Option<Self>> {
+        let file = match disk.open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -62,21 +80,30 @@ impl Reached {
         let note = serde_json::from_slice::<Note>(&bytes[..read]).ok();
         let note = note.filter(|note| note.store == identity.id && note.checksum() == note.checksum);
         if note.is_none() {
-            tracing::warn!(path = %layout.reached_file().display(), "not what a clean stop wrote, it is ignored");
+            tracing::warn!(path = %path.display(), "not what was written down, it is ignored");
         }
         Ok(note.map(|Note { position, next_offset, .. }| Self { position, next_offset }))
     }
 
-    /// Writes it down; all before it is on disk.
+    /// Writes down where a clean stop ends; all before it is on disk.
     pub fn write(self, disk: &dyn Disk, layout: &Layout, store: u128) -> io::Result<()> {
+        self.write_to(disk, layout, &layout.reached_file(), store)
+    }
+
+    /// Writes down that a segment was begun. The keeper does, in a file of its own: the writer may stop at that moment.
+    pub fn write_begun(self, disk: &dyn Disk, layout: &Layout, store: u128) -> io::Result<()> {
+        self.write_to(disk, layout, &layout.begun_file(), store)
+    }
+
+    fn write_to(self, disk: &dyn Disk, layout: &Layout, path: &Path, store: u128) -> io::Result<()> {
         let Self { position, next_offset } = self;
         let mut note = Note { store: format!("{store:032x}"), position, next_offset, checksum: 0 };
         note.checksum = note.checksum();
-        let partial = layout.dir.join("reached.partial");
+        let partial = path.with_extension("partial");
         let file = disk.create(&partial)?;
         file.write_at(&serde_json::to_vec(&note).map_err(io::Error::other)?, 0)?;
         file.sync()?;
-        disk.rename(&partial, &layout.reached_file())?;
+        disk.rename(&partial, path)?;
         disk.sync_dir(&layout.dir)
     }
 }

@@ -59,7 +59,7 @@ pub struct Unread {
 impl Unread {
     /// Whether a gap on the log says that all of this is lost.
     pub fn is_within(&self, gap: &Gap) -> bool {
-        gap.segment == self.segment && gap.start <= self.start && self.end <= gap.end
+        gap.segment == self.segment && gap.takes(&(self.start..self.end))
     }
 }
 
@@ -146,59 +146,14 @@ impl Reader {
         if let Some(record) = self.recent(offset) {
             return Ok(record);
         }
-        let Some(segment) = self.segment_of(offset) else { return self.read_letter(offset) };
-        let mut at = segment.seek(offset);
-        let end = segment.extent().end;
-        let mut window = FileWindow::sized(&segment, READ_BYTES);
-        let io = |source| ReadError::Io { file: file_name(&segment), source };
-        let (mut last_frame, mut damaged_at) = (0, None);
-        while at < end {
-            let Some(header) = window.header(at).map_err(io)? else {
-                // Behind damage there are whole frames again.
-                damaged_at.get_or_insert(at);
-                let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
-                at = position;
-                continue;
-            };
-            last_frame = header.frame;
-            if offset >= header.end_offset() || header.events == 0 {
-                at += header.span();
-                continue;
+        let mut failed = None;
+        for segment in self.segments_of(offset) {
+            match read_from(&segment, offset) {
+                Ok(record) => return Ok(Arc::new(record)),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            if offset < header.first_offset {
-                break;
-            }
-            let damaged = || ReadError::Damaged { offset, file: file_name(&segment), at };
-            let body_end = at + (FRAME_HEADER_BYTES as u64) + u64::from(header.body_bytes);
-            let mut position = at + FRAME_HEADER_BYTES as u64;
-            let mut next = header.first_offset;
-            while position < body_end {
-                // Only the record asked for is read and verified: one damaged neighbour does not hide it.
-                let head = window.get(position, RECORD_HEADER_BYTES).map_err(io)?;
-                let (kind, length) = format::record_head(head).ok_or_else(damaged)?;
-                if position + length as u64 > body_end {
-                    break;
-                }
-                if kind == RecordType::Event as u8 {
-                    if next == offset {
-                        let before = (offset.0 - header.first_offset.0) as u32;
-                        let bytes = window.get(position, length).map_err(io)?;
-                        let (raw, _) = format::record_at(&header, bytes, 0, before).ok_or_else(damaged)?;
-                        let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
-                            return Err(damaged());
-                        };
-                        return Ok(Arc::new(record));
-                    }
-                    next = next.next();
-                }
-                position += length as u64;
-            }
-            return Err(damaged());
         }
-        Err(match damaged_at {
-            Some(at) => ReadError::Damaged { offset, file: file_name(&segment), at },
-            None => ReadError::Absent(offset),
-        })
+        failed.map_or_else(|| self.read_letter(offset), Err)
     }
 
     /// The event of a dead letter whose segment has been retired.
@@ -279,12 +234,70 @@ impl Reader {
         Walk::default().segment(segment, None, SEGMENT_HEADER_BYTES, visit).map(drop)
     }
 
-    fn segment_of(&self, offset: Offset) -> Option<Arc<Segment>> {
+    /// The segments that hold an offset: a segment's first frame may repeat the last one of the segment before it.
+    fn segments_of(&self, offset: Offset) -> Vec<Arc<Segment>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let at = segments.partition_point(|segment| segment.header.first_offset <= offset);
-        // A segment's first frame may repeat the last one of the segment before it.
-        segments[..at].iter().rev().find(|segment| segment.extent().next_offset > offset).cloned()
+        let holds = |segment: &&Arc<Segment>| segment.extent().next_offset > offset;
+        let older = segments[..at].iter().rev().skip_while(|segment| !holds(segment));
+        older.take_while(holds).take(2).cloned().collect()
     }
+}
+
+/// Reads an event from a segment that holds it.
+fn read_from(segment: &Segment, offset: Offset) -> Result<Record, ReadError> {
+    let mut at = segment.seek(offset);
+    let end = segment.extent().end;
+    let mut window = FileWindow::sized(segment, READ_BYTES);
+    let io = |source| ReadError::Io { file: file_name(segment), source };
+    let (mut last_frame, mut damaged_at) = (0, None);
+    while at < end {
+        let Some(header) = window.header(at).map_err(io)? else {
+            // Behind damage there are whole frames again.
+            damaged_at.get_or_insert(at);
+            let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
+            at = position;
+            continue;
+        };
+        last_frame = header.frame;
+        if offset >= header.end_offset() || header.events == 0 {
+            at += header.span();
+            continue;
+        }
+        if offset < header.first_offset {
+            break;
+        }
+        let damaged = || ReadError::Damaged { offset, file: file_name(segment), at };
+        let body_end = at + (FRAME_HEADER_BYTES as u64) + u64::from(header.body_bytes);
+        let mut position = at + FRAME_HEADER_BYTES as u64;
+        let mut next = header.first_offset;
+        while position < body_end {
+            // Only the record asked for is read and verified: one damaged neighbour does not hide it.
+            let head = window.get(position, RECORD_HEADER_BYTES).map_err(io)?;
+            let (kind, length) = format::record_head(head).ok_or_else(damaged)?;
+            if position + length as u64 > body_end {
+                break;
+            }
+            if kind == RecordType::Event as u8 {
+                if next == offset {
+                    let before = (offset.0 - header.first_offset.0) as u32;
+                    let bytes = window.get(position, length).map_err(io)?;
+                    let (raw, _) = format::record_at(&header, bytes, 0, before).ok_or_else(damaged)?;
+                    let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
+                        return Err(damaged());
+                    };
+                    return Ok(record);
+                }
+                next = next.next();
+            }
+            position += length as u64;
+        }
+        return Err(damaged());
+    }
+    Err(match damaged_at {
+        Some(at) => ReadError::Damaged { offset, file: file_name(segment), at },
+        None => ReadError::Absent(offset),
+    })
 }
 
 fn letters_error(source: io::Error) -> ReadError {
@@ -327,6 +340,9 @@ impl Walk {
         while at < end {
             let last_frame = self.last_frame.unwrap_or(before_first);
             let header = window.header(at).map_err(io)?;
+            if header.zip(next).is_some_and(|(header, next)| next.gives_up(&header)) {
+                break;
+            }
             if let Some(header) = header
                 // Recovery wrote the last frame a second time, at the start of the next segment.
                 && self.last_frame.is_some_and(|last| header.frame <= last)

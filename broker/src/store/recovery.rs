@@ -51,12 +51,15 @@ pub fn recover(
     let reached = Reached::of(&folded).or_further(noted);
     let mut ending = fold(&mut folded, &segments, options.outstanding).map_err(io)?;
     let above = miss_end(&mut ending, &folded, &segments, &reached).map_err(io)?;
-    let is_known = |damage: &&Damage| folded.state.gaps.iter().any(|gap| damage.is_within(gap));
-    ending.damage.extend(files.damage);
-    let found = ending.damage.iter().chain(accepted.iter().filter(|part| !ending.damage.contains(part)));
-    let damage: Vec<_> = found.filter(|damage| !is_known(damage)).cloned().collect();
-    if damage.iter().any(|part| !accepted.contains(part)) && !options.skip_damage {
-        return Err(OpenError::Damaged { dir: layout.dir.clone(), damage });
+    let mut damage = ending.all_damage();
+    damage.extend(files.damage);
+    let damage = to_give_up(damage, &folded.state.gaps, accepted, options)
+        .map_err(|damage| OpenError::Damaged { dir: layout.dir.clone(), damage })?;
+    for segment in &segments {
+        let known = folded.state.gaps.iter().map(|gap| (gap.segment, gap.bytes()));
+        let new = damage.iter().map(|part| (part.segment, part.start..part.end));
+        let here = known.chain(new).filter(|(number, _)| *number == segment.number());
+        segment.give_up(here.map(|(_, place)| place).collect());
     }
     let mut report = Recovery { frames: ending.frames, was_closed: ending.closed, ..Recovery::default() };
     let nothing_new = ending.last.is_none() && from.frame > 0 && is_closed_at(&segments, from).map_err(io)?;
@@ -91,6 +94,26 @@ pub fn recover(
     Ok(Recovered { folded, segments, active, next_frame, report })
 }
 
+/// The damage that gaps are to be written for; all that there is, when some of it may not be given up.
+fn to_give_up(
+    found: Vec<Damage>,
+    known: &[Gap],
+    accepted: &[Damage],
+    options: &Options,
+) -> Result<Vec<Damage>, Vec<Damage>> {
+    let is_known = |part: &Damage| known.iter().any(|gap| part.is_within(gap));
+    // What a snapshot covers is not looked at: of what was accepted less may have been found, or nothing.
+    let taken: Vec<Gap> = accepted.iter().map(gap).collect();
+    let mut damage: Vec<_> =
+        found.into_iter().filter(|part| !taken.iter().any(|gap| part.is_within(gap))).collect();
+    damage.retain(|part| !is_known(part));
+    // What cannot be read now may be readable tomorrow: only who has looked at it gives it up.
+    let may_go = |part: &Damage| options.skip_damage && !part.is_unreadable;
+    let is_refused = !damage.iter().all(may_go);
+    damage.extend(accepted.iter().filter(|part| !is_known(part)).cloned());
+    if is_refused { Err(damage) } else { Ok(damage) }
+}
+
 /// Notes as damage that the end of the log is missing. Returns what a new segment must be numbered at least.
 fn miss_end(
     ending: &mut scan::Ending,
@@ -117,10 +140,14 @@ fn miss_end(
     let is_shorter = |end: &scan::Ending| end.last_frame < reached.position.frame;
     if let Some(end) = end.filter(is_shorter) {
         // What else it found wrong is in what the snapshot covers.
-        *ending = scan::Ending { damage: std::mem::take(&mut ending.damage), ..end };
+        let (damage, unreadable) =
+            (std::mem::take(&mut ending.damage), std::mem::take(&mut ending.unreadable));
+        *ending = scan::Ending { damage, unreadable, ..end };
     }
     let is_missing = ending.miss_end(segments.last().map(|last| &**last), reached)?;
-    Ok(if is_missing { reached.position.segment + 1 } else { 0 })
+    // Nothing is written into a segment of which it is not known where it ends.
+    let unknown = segments.last().filter(|_| ending.may_go_on).map_or(0, |last| last.number());
+    Ok(if is_missing { reached.position.segment.max(unknown) + 1 } else { 0 })
 }
 
 /// Folds in all frames behind where this stands.
@@ -161,7 +188,10 @@ fn extend_before(segments: &[Arc<Segment>], until: Position) -> io::Result<()> {
     let Some(at) = segments.iter().position(|segment| segment.number() == until.segment) else {
         return Ok(());
     };
-    segments[at].walk_headers(until.at)?;
+    if let Err(error) = segments[at].walk_headers(until.at) {
+        // As damage there is: who needs it will say so.
+        tracing::warn!(%error, "cannot read the log before the snapshot");
+    }
     match segments.get(at + 1) {
         // A damaged frame is in the way.
         Some(next) if segments[at].extent().end < until.at => segments[at].seal_before(next),
@@ -282,7 +312,10 @@ impl Again<'_> {
         if !reused && let Some(last) = last {
             // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
             let end = last.extent().end;
-            if last_bytes > end {
+            if self.ending.may_go_on {
+                // The last whole frame is not written again, and what follows it is not known: it stays there.
+                last.file.sync().map_err(io)?;
+            } else if last_bytes > end {
                 last.file.truncate(end).map_err(io)?;
                 last.file.sync().map_err(io)?;
             }

@@ -4,6 +4,7 @@
 //! higher number behind it was on disk and is damaged; without one it is the tail that a crash tore.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Offset;
@@ -13,6 +14,7 @@ use super::format::{
 use super::reached::Reached;
 use super::record::Gap;
 use super::segment::{Segment, segment_name};
+use super::unreadable::{Unreadable, meet};
 
 /// A place between two frames: all up to and including frame `frame` is before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -42,9 +44,15 @@ pub struct Damage {
     pub end: u64,
     /// Offsets of the events that were there (end exclusive).
     pub offsets: (Offset, Offset),
+    /// Some of it cannot be read now. It may be whole, and readable another time.
+    pub is_unreadable: bool,
 }
 
 impl Damage {
+    fn meets(&self, other: &Self) -> bool {
+        self.segment == other.segment && meet(&(self.start..self.end), &(other.start..other.end))
+    }
+
     /// The events in question as `store repair` takes them: the first and the last.
     pub fn events(&self) -> String {
         match self.offsets {
@@ -64,8 +72,7 @@ impl Damage {
             return true;
         }
         gap.segment == self.segment
-            && gap.start <= self.start
-            && self.end <= gap.end
+            && gap.takes(&(self.start..self.end))
             && (self.offsets.0 == self.offsets.1 || gap.from <= self.offsets.0 && self.offsets.1 <= gap.to)
     }
 }
@@ -86,10 +93,17 @@ pub struct Ending {
     pub closed: bool,
     /// Bytes behind the last whole frame that are the start of one: segment, position, bytes.
     pub torn: Option<(u64, u64, Vec<u8>)>,
+    /// Where frames are missing.
     pub damage: Vec<Damage>,
+    /// What could not be read, whether a frame is missing there or not.
+    pub unreadable: Vec<Damage>,
+    /// Something behind the last whole frame cannot be read: frames may be there.
+    pub may_go_on: bool,
 }
 
 const WINDOW_BYTES: usize = 1 << 20;
+/// Of a segment that is gone nothing says how long it was.
+const SEGMENT_BYTES_USUAL: u64 = 64 << 20;
 /// No frame is longer, but one that holds a single larger append.
 const TORN_BYTES_MAX: usize = 16 << 20;
 
@@ -103,8 +117,10 @@ pub fn scan(
     let mut ending = Ending { next_offset, last_frame: from.frame, ..Ending::default() };
     // The segment before, and where its last whole frame ends.
     let mut before: Option<(&Segment, u64)> = None;
-    for segment in segments.iter().filter(|segment| segment.number() >= from.segment) {
-        let mut window = FileWindow::new(segment);
+    let mut following = segments.iter().skip_while(|segment| segment.number() < from.segment).peekable();
+    while let Some(segment) = following.next() {
+        let next = following.peek().map(|next| &next.header);
+        let mut window = FileWindow::new(segment).around_unreadable();
         let mut at = SEGMENT_HEADER_BYTES;
         if segment.number() == from.segment {
             at = from.at;
@@ -117,9 +133,12 @@ pub fn scan(
             };
             ending.miss(missing, segment.header.first_frame, segment.header.first_offset)?;
         }
-        ending.torn = None;
+        (ending.torn, ending.may_go_on) = (None, false);
         loop {
             if let Some((header, records)) = window.whole(at)? {
+                if next.is_some_and(|next| next.gives_up(&header)) {
+                    break;
+                }
                 if header.frame > ending.last_frame + 1 {
                     ending.miss(Missing::Part(segment, at, at), header.frame, header.first_offset)?;
                     continue;
@@ -139,13 +158,18 @@ pub fn scan(
             }
             // Also behind a closing frame: a later run may have gone on there.
             let Some((position, header)) = window.next_header(at, ending.last_frame)? else {
-                ending.torn = window.torn(at)?.map(|bytes| (segment.number(), at, bytes));
+                ending.may_go_on = window.unreadable().among(&(at..u64::MAX)).is_some();
+                if !ending.may_go_on {
+                    ending.torn = window.torn(at)?.map(|bytes| (segment.number(), at, bytes));
+                }
                 break;
             };
             ending.miss(Missing::Part(segment, at, position), header.frame, header.first_offset)?;
             at = position;
         }
         ending.end = at;
+        let places = window.unreadable().places.iter();
+        ending.unreadable.extend(places.map(|place| unreadable(segment, place, ending.next_offset)));
         before = Some((segment, at));
     }
     Ok(ending)
@@ -168,14 +192,30 @@ impl Ending {
         Self { next_offset: floor, ..Self::default() }
     }
 
-    /// Notes as damage that the log ends before what was on disk, or that its last file is shorter than it was made.
-    /// Whether the end is missing.
+    /// All that is wrong: what cannot be read is it, too, when no frame is known to be missing there.
+    pub fn all_damage(&self) -> Vec<Damage> {
+        let mut all = self.damage.clone();
+        for place in &self.unreadable {
+            let mut is_part = false;
+            for part in all.iter_mut().filter(|part| part.meets(place)) {
+                (part.is_unreadable, is_part) = (true, true);
+            }
+            if !is_part {
+                all.push(place.clone());
+            }
+        }
+        all
+    }
+
+    /// Notes as damage that the log ends before what was on disk, or that its last file is shorter than it was made, or
+    /// that it cannot be read where it seems to end. Whether the end is missing.
     pub fn miss_end(&mut self, last: Option<&Segment>, reached: &Reached) -> io::Result<bool> {
         let Reached { position, next_offset } = *reached;
         let file_bytes = last.map_or(Ok(0), |last| last.file.len())?;
         let made_bytes = last.map_or(0, |last| last.header.file_bytes);
         let is_behind = self.last_frame < position.frame;
-        if !is_behind && file_bytes >= made_bytes {
+        let is_gone = position.frame > 0 && last.map_or(0, Segment::number) < position.segment;
+        if !is_behind && !is_gone && file_bytes >= made_bytes && !self.may_go_on {
             return Ok(false);
         }
         let (frame, offset) = if is_behind {
@@ -184,8 +224,9 @@ impl Ending {
             (self.last_frame + 1, self.next_offset)
         };
         // One that recovery cut off is shorter by right when others are missing behind it.
-        let Some(holder) = last.filter(|last| !is_behind || last.number() >= position.segment) else {
+        let Some(holder) = last.filter(|_| !is_gone) else {
             self.miss(Missing::Segment(last.map_or(0, Segment::number) + 1), frame, offset)?;
+            self.leave_numbers(made_bytes.max(SEGMENT_BYTES_USUAL));
             return Ok(true);
         };
         self.miss(Missing::End(holder, self.end), frame, offset)?;
@@ -193,7 +234,15 @@ impl Ending {
         if let Some(damage) = self.damage.last_mut() {
             damage.end = damage.end.max(made_bytes).max(known);
         }
+        if self.may_go_on {
+            self.leave_numbers(file_bytes.saturating_sub(self.end));
+        }
         Ok(true)
+    }
+
+    /// Of frames that may be in so many bytes no number is used again: they may be there again another time.
+    fn leave_numbers(&mut self, bytes: u64) {
+        self.last_frame += bytes / ALIGNMENT;
     }
 
     /// Notes damage; the log goes on with this frame and this offset.
@@ -206,11 +255,22 @@ impl Ending {
             Missing::Segment(number) => (segment_name(number), number, 0, 0),
         };
         let offsets = (self.next_offset, offset.max(self.next_offset));
-        self.damage.push(Damage { file, segment, start, end, offsets });
+        self.damage.push(Damage { file, segment, start, end, offsets, is_unreadable: false });
         self.next_offset = offsets.1;
         self.last_frame = frame - 1;
         self.closed = false;
         Ok(())
+    }
+}
+
+fn unreadable(segment: &Segment, place: &Range<u64>, next_offset: Offset) -> Damage {
+    Damage {
+        file: file_name(segment),
+        segment: segment.number(),
+        start: place.start,
+        end: place.end,
+        offsets: (next_offset, next_offset),
+        is_unreadable: true,
     }
 }
 
@@ -224,6 +284,8 @@ pub struct FileWindow<'a> {
     start: u64,
     bytes: Vec<u8>,
     window_bytes: usize,
+    unreadable: Unreadable,
+    reads_around: bool,
 }
 
 impl<'a> FileWindow<'a> {
@@ -233,7 +295,18 @@ impl<'a> FileWindow<'a> {
 
     /// Reads so much at once.
     pub fn sized(segment: &'a Segment, window_bytes: usize) -> Self {
-        Self { segment, start: 0, bytes: Vec::new(), window_bytes }
+        let unreadable = Unreadable::default();
+        Self { segment, start: 0, bytes: Vec::new(), window_bytes, unreadable, reads_around: false }
+    }
+
+    /// Has what cannot be read read as zeros, instead of failing who asks for it.
+    pub fn around_unreadable(self) -> Self {
+        Self { reads_around: true, ..self }
+    }
+
+    /// What could not be read so far.
+    pub fn unreadable(&self) -> &Unreadable {
+        &self.unreadable
     }
 
     /// The frame header at a position, if one of this segment is there.
@@ -258,9 +331,12 @@ impl<'a> FileWindow<'a> {
         if at < self.start || at + length as u64 > have {
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.resize(length.max(self.window_bytes), 0);
-            let read = self.segment.read_at(&mut bytes, at)?;
+            let read = self.segment.read_around(&mut bytes, at, &mut self.unreadable)?;
             bytes.truncate(read);
             (self.start, self.bytes) = (at, bytes);
+        }
+        if !self.reads_around {
+            self.unreadable.check(&self.segment.path, at..at + length as u64)?;
         }
         let from = ((at - self.start) as usize).min(self.bytes.len());
         let to = (from + length).min(self.bytes.len());

@@ -17,8 +17,6 @@ pub struct Scrub {
     segment: u64,
     at: u64,
     last_frame: u64,
-    /// Behind what cannot be read a frame may begin anywhere.
-    is_lost: bool,
     /// Where damage was found: segment, file and position.
     pub damage: Vec<(u64, String, u64)>,
 }
@@ -40,11 +38,8 @@ impl Scrub {
         }
         let end = segment.extent().end;
         if let Err(error) = self.verify(segment, next, end) {
-            let (file, at) = (file_name(segment), self.at);
-            tracing::error!(%error, "events in this place cannot be read any more");
-            self.damage.push((segment.number(), file, at));
-            self.at = at + STEP_BYTES;
-            self.is_lost = true;
+            tracing::warn!(%error, "a segment cannot be looked at");
+            return;
         }
         if self.at >= end {
             self.begin(segment.number() + 1);
@@ -53,11 +48,10 @@ impl Scrub {
 
     fn begin(&mut self, segment: u64) {
         (self.segment, self.at, self.last_frame) = (segment, SEGMENT_HEADER_BYTES, 0);
-        self.is_lost = false;
     }
 
     fn verify(&mut self, segment: &Segment, next: &Segment, end: u64) -> io::Result<()> {
-        let mut window = FileWindow::new(segment);
+        let mut window = FileWindow::new(segment).around_unreadable();
         let until = end.min(self.at + STEP_BYTES);
         while self.at < until {
             let header = window.header(self.at)?;
@@ -68,25 +62,26 @@ impl Scrub {
             if let Some(header) = header.filter(|_| whole) {
                 self.at += header.span();
                 self.last_frame = header.frame;
-                self.is_lost = false;
                 continue;
             }
             let following = window.next_header(self.at, self.last_frame)?;
             let is_unused = following.is_none() && next.header.first_frame <= self.last_frame + 1;
-            if header.is_none() && (is_unused || self.is_lost) {
-                // What a snapshot covers is as long as its file: behind the last frame is unused space.
-                self.at = following.map_or(end, |(position, _)| position);
-                self.is_lost = false;
+            let (file, at) = (file_name(segment), self.at);
+            self.at = following.map_or(end, |(position, _)| position);
+            // What a snapshot covers is as long as its file: behind the last frame is unused space.
+            if header.is_none() && is_unused || segment.has_given_up(&(at..self.at)) {
                 continue;
             }
-            let (file, at) = (file_name(segment), self.at);
+            let unreadable = window.unreadable().check(&segment.path, at..self.at).err();
+            let cause =
+                unreadable.map_or_else(|| "not what was written".to_owned(), |error| error.to_string());
             tracing::error!(
                 file,
                 at,
-                "the log is damaged here: events in this place cannot be read any more"
+                cause,
+                "the log is damaged: events in this place cannot be read any more"
             );
             self.damage.push((segment.number(), file, at));
-            self.at = following.map_or(end, |(position, _)| position);
         }
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! The files of the log: segments in use, and spares made ready to become one.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::disk::{Disk, DiskFile};
 use super::format::{ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::unreadable::{self, Unreadable};
 use super::{Offset, clock};
 
 /// One entry of a segment's sparse index for so many bytes of frames.
@@ -22,6 +24,8 @@ pub struct Segment {
     /// Blocks before this have been written at least once; nothing depends on it but speed.
     written_to: AtomicU64,
     progress: Mutex<Progress>,
+    /// What was accepted as lost. Where that cannot be read either, it reads as zeros, which are no frame.
+    given_up: OnceLock<Vec<Range<u64>>>,
 }
 
 /// How far a segment is filled.
@@ -52,7 +56,14 @@ impl Segment {
     pub fn new(header: SegmentHeader, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
         let next_offset = header.first_offset;
         let progress = Progress { end: SEGMENT_HEADER_BYTES, next_offset, ..Progress::default() };
-        Self { header, path, file, written_to: AtomicU64::new(0), progress: Mutex::new(progress) }
+        Self {
+            header,
+            path,
+            file,
+            written_to: AtomicU64::new(0),
+            progress: Mutex::new(progress),
+            given_up: OnceLock::new(),
+        }
     }
 
     pub fn written_to(&self) -> u64 {
@@ -100,7 +111,7 @@ impl Segment {
     /// Takes from the next segment's header where this one, which the snapshot covers, ends.
     pub fn seal_before(&self, next: &Self) -> io::Result<()> {
         let end = self.file.len()?;
-        let last_received_ms = next.begun_ms()?;
+        let last_received_ms = next.begun_ms();
         let mut progress = self.progress();
         progress.end = end;
         progress.last_frame = Some(next.header.first_frame.saturating_sub(1));
@@ -110,20 +121,41 @@ impl Segment {
         Ok(())
     }
 
+    /// Notes, once, what was accepted as lost.
+    pub fn give_up(&self, places: Vec<Range<u64>>) {
+        let _ = self.given_up.set(places);
+    }
+
+    /// Whether all of a place was accepted as lost.
+    pub fn has_given_up(&self, place: &Range<u64>) -> bool {
+        let given_up = self.given_up.get().map_or(&[][..], Vec::as_slice);
+        given_up.iter().any(|lost| lost.start <= place.start && place.end <= lost.end)
+    }
+
     /// Reads as [`DiskFile::read_at`] does; an error says where.
     pub fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        self.file.read_at(buf, position).map_err(|error| {
-            let name = self.path.file_name().unwrap_or_default().display();
-            io::Error::new(error.kind(), format!("{name} cannot be read at byte {position}: {error}"))
-        })
+        let mut unreadable = Unreadable::default();
+        let read = self.read_around(buf, position, &mut unreadable)?;
+        unreadable.check(&self.path, position..position + read as u64).map(|()| read)
+    }
+
+    /// Reads around what cannot be read: that is noted, and reads as zeros.
+    pub fn read_around(
+        &self,
+        buf: &mut [u8],
+        position: u64,
+        unreadable: &mut Unreadable,
+    ) -> io::Result<usize> {
+        let given_up = self.given_up.get().map_or(&[][..], Vec::as_slice);
+        unreadable::read_around(&*self.file, buf, position, given_up, unreadable)
     }
 
     /// When the first frame was written: nothing in the segment before is younger. Now, if that cannot be told.
-    fn begun_ms(&self) -> io::Result<u64> {
+    fn begun_ms(&self) -> u64 {
         let mut bytes = [0; FRAME_HEADER_BYTES];
-        let read = self.read_at(&mut bytes, SEGMENT_HEADER_BYTES)?;
+        let read = self.read_at(&mut bytes, SEGMENT_HEADER_BYTES).unwrap_or(0);
         let header = FrameHeader::decode(&bytes[..read], self.header.store, self.header.segment);
-        Ok(header.map_or_else(clock::wall_ms, |header| header.written_at_ms))
+        header.map_or_else(clock::wall_ms, |header| header.written_at_ms)
     }
 
     /// Reads the headers of the frames before a position, and nothing else of them.
@@ -194,6 +226,10 @@ impl Layout {
 
     pub fn reached_file(&self) -> PathBuf {
         self.dir.join("reached.json")
+    }
+
+    pub fn begun_file(&self) -> PathBuf {
+        self.dir.join("begun.json")
     }
 
     pub fn lock_file(&self) -> PathBuf {

@@ -13,7 +13,7 @@ use super::disk::{Disk, DiskFile};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::open::Identity;
 use super::record::{Gap, LogRecord};
-use super::scan::{self, Found, Position};
+use super::scan::{self, Damage, Found, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::state::{State, TriggerState};
 use super::stream::{Input, Output, invalid};
@@ -87,13 +87,20 @@ impl Folded {
     pub fn catch_up(&mut self, segments: &[Arc<Segment>], until: u64, capacity: usize) -> io::Result<()> {
         let (from, next) = (self.position, self.state.next_offset);
         let mut failed = None;
-        scan::scan(segments, from, next, &mut |found| {
+        let ending = scan::scan(segments, from, next, &mut |found| {
             if failed.is_none() && found.header.frame <= until {
                 failed = self.fold(found, capacity).err();
             }
             Ok(())
         })?;
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)?;
+        // The gap itself may stand further on.
+        let is_new = |part: &&Damage| {
+            let segment = segments.iter().find(|segment| segment.number() == part.segment);
+            segment.is_some_and(|segment| !segment.has_given_up(&(part.start..part.end)))
+        };
+        let Some(Damage { file, start, end, .. }) = ending.damage.iter().find(is_new) else { return Ok(()) };
+        Err(invalid(format!("no snapshot is taken: {file} cannot be read from byte {start} to {end}")))
     }
 
     /// Takes up what triggers are behind with, as far as there is room. Only what is folded in is looked at.

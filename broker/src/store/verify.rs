@@ -1,12 +1,11 @@
 //! Looking at a store without changing it, and accepting a loss.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
+use super::disk::{Disk, ReadOnlyDisk, RealDisk};
 use super::format::SEGMENT_HEADER_BYTES;
 use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
@@ -33,8 +32,6 @@ pub struct VerifyReport {
     pub broken_letters: Vec<(u64, u64)>,
     /// Snapshots that are not whole.
     pub broken_snapshots: Vec<String>,
-    /// Blocks of segments that cannot be read: file and byte. What stands there counts as damaged.
-    pub unreadable: Vec<(String, u64)>,
     pub damage: Vec<Damage>,
 }
 
@@ -43,10 +40,6 @@ impl VerifyReport {
     #[must_use]
     pub fn other_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if let Some((file, at)) = self.unreadable.first() {
-            let count = self.unreadable.len();
-            problems.push(format!("{count} blocks cannot be read, the first in {file} at byte {at}"));
-        }
         if !self.broken_letters.is_empty() {
             let places =
                 self.broken_letters.iter().map(|(file, at)| format!(" {file:012}.letters byte {at};"));
@@ -85,13 +78,7 @@ pub fn verify_on(
     let absent = || VerifyError::Absent(dir.to_path_buf());
     let identity = Identity::load(&**disk, &layout)?.ok_or_else(absent)?;
     let _lock = open::lock(&**disk, &layout)?;
-    let unreadable = Arc::new(Mutex::new(BTreeSet::new()));
-    let open = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let patient = Patient { file: disk.open(path)?, name, unreadable: Arc::clone(&unreadable) };
-        Ok(Arc::new(patient) as Arc<dyn DiskFile>)
-    };
-    let files = LogFiles::load_with(&**disk, &layout, identity.id()?, &open)?;
+    let files = LogFiles::load(&**disk, &layout, identity.id()?)?;
     let broken_snapshots = snapshot::broken(&**disk, &layout)
         .map_err(|source| OpenError::Io { path: layout.snapshots(), source })?;
     let (letters, broken) = Letters::new(Arc::clone(disk), layout.clone(), identity.id()?)
@@ -116,7 +103,7 @@ pub fn verify_on(
     let (mut ending, gaps, bytes) = read_all(&files.segments, first, progress).map_err(failed)?;
     let last = files.segments.last().map(|last| &**last);
     reached.map_or(Ok(false), |reached| ending.miss_end(last, &reached)).map_err(failed)?;
-    let mut damage = ending.damage;
+    let mut damage = ending.all_damage();
     damage.extend(files.damage);
     damage.retain(|part| !gaps.iter().any(|gap| part.is_within(gap)));
     if damage.is_empty() && base.is_none() {
@@ -134,7 +121,6 @@ pub fn verify_on(
         letters,
         broken_letters: broken,
         broken_snapshots,
-        unreadable: unreadable.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
         damage,
     })
 }
@@ -163,56 +149,6 @@ fn read_all(
         Ok(())
     })?;
     Ok((ending, gaps, bytes))
-}
-
-/// A file of which a part cannot be read: that part is noted, and reads as zeros, which are no frame.
-struct Patient {
-    file: Arc<dyn DiskFile>,
-    name: String,
-    unreadable: Arc<Mutex<BTreeSet<(String, u64)>>>,
-}
-
-/// Where reading fails it goes on in pieces of this.
-const BLOCK_BYTES: usize = 4096;
-
-impl DiskFile for Patient {
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        if let Ok(read) = self.file.read_at(buf, position) {
-            return Ok(read);
-        }
-        let length = usize::try_from(self.file.len()?.saturating_sub(position)).unwrap_or(usize::MAX);
-        let length = length.min(buf.len());
-        let mut at = position;
-        for block in buf[..length].chunks_mut(BLOCK_BYTES) {
-            if !self.file.read_at(block, at).is_ok_and(|read| read == block.len()) {
-                block.fill(0);
-                let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-                unreadable.insert((self.name.clone(), at));
-            }
-            at += block.len() as u64;
-        }
-        Ok(length)
-    }
-
-    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.file.write_at(bytes, position)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.allocate(len)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

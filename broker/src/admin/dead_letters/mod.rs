@@ -3,6 +3,7 @@
 mod change;
 mod selection;
 mod summary;
+mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::dispatch::Core;
 use crate::store::{AsideEntry, DeadLetter, DeliveryId, Log, Record};
 
 pub use self::change::{purge, redrive};
-use self::selection::{Letter, Place, Selection, narrowed};
+use self::selection::{Letter, Place, Selection};
 use self::summary::{Summary, summaries};
 
 const LIMIT_DEFAULT: usize = 100;
@@ -40,9 +41,7 @@ pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String
         since: text("since"),
         ..Selection::default()
     };
-    let mut found = narrowed(&admin, Arc::new(selection)).await?;
-    found.retain(|letter| after.is_none_or(|after| letter.place() < after));
-    found.sort_by_key(|letter| std::cmp::Reverse(letter.place()));
+    let mut found = walk::page(&admin, &Arc::new(selection), after, limit + 1).await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| has_more).map(|last| last.place().to_string());

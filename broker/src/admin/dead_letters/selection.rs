@@ -9,11 +9,12 @@ use serde::Deserialize;
 
 use super::super::answer;
 use super::super::events::moment;
-use super::super::{Admin, trail, view};
+use super::super::{Admin, view};
+use super::walk;
 use crate::delivery::Reason;
 use crate::dispatch::Core;
 use crate::edge::Problem;
-use crate::store::{AsideEntry, DeadLetter, DeliveryId, Offset, Record, TriggerId};
+use crate::store::{AsideEntry, DeadLetter, DeliveryId, Offset, Reader, Record, TriggerId};
 
 /// An entry of the list.
 #[derive(Clone, Debug)]
@@ -145,47 +146,60 @@ impl Selection {
         }
     }
 
-    /// Those that the state alone can tell are asked for.
-    fn candidates(&self, core: &Core) -> Result<Vec<Letter>, Problem> {
-        if let Some(reason) = self.reason.as_deref().filter(|reason| Reason::parse(reason).is_none()) {
-            return Err(no_reason(reason));
-        }
-        if let Some(ids) = &self.ids {
-            return ids.iter().map(|id| Letter::find(core, id)).collect();
-        }
+    /// What the state alone can tell of whether an entry is asked for.
+    pub fn filter(&self, core: &Core) -> Result<Filter, Problem> {
+        let no_reason = |text: &String| Reason::parse(text).ok_or_else(|| no_reason(text));
+        let reason = self.reason.as_ref().map(no_reason).transpose()?;
         let since = self.since.iter().map(|text| ("since".to_owned(), text.clone())).collect();
         let since = moment(&since, "since")?.unwrap_or(0);
-        let triggers: Option<Vec<TriggerId>> = self.trigger.as_ref().map(|name| {
+        let triggers = self.trigger.as_ref().map(|name| {
             core.state.set.triggers.iter().filter(|entry| entry.name == *name).map(|entry| entry.id).collect()
         });
-        let dead = core.state.dead.iter().map(|(id, letter)| Letter::Delivery(*id, *letter));
-        let asides = core.state.asides.iter().map(|(number, entry)| Letter::Aside(number, entry.clone()));
-        let wanted = |letter: &Letter| {
-            let fits = match letter {
-                Letter::Delivery(id, _) => {
-                    triggers.as_ref().is_none_or(|triggers| triggers.contains(&id.trigger))
-                }
-                // It has no trigger, no event, and cannot be sent to one.
-                Letter::Aside(_, entry) => {
-                    triggers.is_none()
-                        && self.ty.is_none()
-                        && self.to.is_none()
-                        && self.via.as_deref().is_none_or(|via| *entry.source == *via)
-                }
-            };
-            fits && self.reason.as_deref().is_none_or(|reason| letter.reason().as_str() == reason)
-                && letter.at_ms() >= since
-        };
-        Ok(dead.chain(asides).filter(wanted).collect())
+        let takes_asides = triggers.is_none() && self.ty.is_none() && self.to.is_none();
+        Ok(Filter { reason, since, triggers, takes_asides, via: self.via.clone() })
     }
 
-    fn needs_event(&self) -> bool {
+    /// Whether an entry's event is asked for; reads it from the log.
+    pub fn takes_event_of(&self, reader: &Reader, letter: &Letter) -> bool {
+        match letter {
+            Letter::Delivery(id, _) if self.needs_event() => {
+                reader.read(id.offset).is_ok_and(|record| self.takes(&record))
+            }
+            Letter::Delivery(..) | Letter::Aside(..) => true,
+        }
+    }
+
+    pub fn needs_event(&self) -> bool {
         self.ty.is_some() || self.via.is_some()
     }
 
     fn takes(&self, record: &Record) -> bool {
         self.ty.as_deref().is_none_or(|ty| record.event.ty() == ty)
             && self.via.as_deref().is_none_or(|via| *record.via == *via)
+    }
+}
+
+/// What the state alone can tell.
+pub struct Filter {
+    reason: Option<Reason>,
+    since: u64,
+    triggers: Option<Vec<TriggerId>>,
+    /// What a source put aside has no trigger, no event, and cannot be sent to one.
+    takes_asides: bool,
+    via: Option<String>,
+}
+
+impl Filter {
+    pub fn takes(&self, letter: &Letter) -> bool {
+        let fits = match letter {
+            Letter::Delivery(id, _) => {
+                self.triggers.as_ref().is_none_or(|triggers| triggers.contains(&id.trigger))
+            }
+            Letter::Aside(_, entry) => {
+                self.takes_asides && self.via.as_deref().is_none_or(|via| *entry.source == *via)
+            }
+        };
+        fits && self.reason.is_none_or(|reason| letter.reason() == reason) && letter.at_ms() >= self.since
     }
 }
 
@@ -199,27 +213,10 @@ fn no_reason(reason: &str) -> Problem {
     )
 }
 
-/// Keeps those whose event fits too.
-pub async fn narrowed(admin: &Admin, selection: Arc<Selection>) -> Result<Vec<Letter>, Problem> {
-    let candidates = selection.candidates(&admin.dispatch.core())?;
-    if !selection.needs_event() {
-        return Ok(candidates);
-    }
-    let reader = Arc::clone(admin.dispatch.log().reader());
-    trail::blocking(move || {
-        let fits = |letter: &Letter| match letter {
-            Letter::Delivery(id, _) => reader.read(id.offset).is_ok_and(|record| selection.takes(&record)),
-            Letter::Aside(..) => true,
-        };
-        candidates.into_iter().filter(fits).collect()
-    })
-    .await
-}
-
 /// What a writing call means; it must say which.
 pub async fn selected(admin: &Admin, body: &Bytes) -> Result<(Arc<Selection>, Vec<Letter>), Problem> {
     let selection: Arc<Selection> = Arc::new(answer::body(body)?);
     selection.says_which()?;
-    let found = narrowed(admin, Arc::clone(&selection)).await?;
+    let found = walk::all(admin, &selection).await?;
     Ok((selection, found))
 }

@@ -263,3 +263,41 @@ fn a_dead_letter_that_cannot_be_read_holds_up_no_other() {
         "#]],
     );
 }
+
+#[test]
+fn a_dead_letter_sink_that_rests_is_not_looked_at_before_its_time() {
+    let triggers =
+        "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { backoff_delay: 10s } }";
+    let answers = |sink: &str, _: &str, _| if sink == "shop" { "400" } else { "503" };
+    Setup::new(triggers, answers).play(async |broker| {
+        broker.publish("a").await;
+        for restarts in 0..2 {
+            broker.at(f64::from(restarts) * 100.0 + 1.0).await;
+            assert_eq!(broker.dispatch.core().state.owed.len(), 1);
+            assert!(broker.dispatch.core().to_tell.is_empty(), "{restarts} restarts");
+            broker.kill_and_restart().await;
+            assert_eq!(broker.dispatch.core().to_tell.len(), 1, "what the state says is found again");
+        }
+    });
+}
+
+#[test]
+fn when_there_is_not_room_for_all_dead_letter_sinks_each_has_its_turn() {
+    use std::fmt::Write as _;
+    let mut triggers = String::new();
+    for n in 0..16 {
+        write!(triggers, "t{n:02}: {{ sink: http://shop, dead_letter: http://slow }}, ").unwrap();
+    }
+    triggers += "u: { sink: http://shop, dead_letter: http://last }";
+    let answers = |sink: &str, _: &str, _| if sink == "shop" { "400" } else { "200 after 1s" };
+    let text = Setup::new(&triggers, answers).play(async |broker| {
+        for n in 0..64 {
+            broker.publish(&n.to_string()).await;
+        }
+        broker.at(60.0).await;
+    });
+    let second = text.lines().filter(|line| line.starts_with("+1s ") && line.contains("last gets")).count();
+    assert!(second >= 8, "{second} of 256 in the second round");
+    let told = text.lines().filter(|line| line.contains("told of")).count();
+    assert_eq!(told, 64 * 17, "{text}");
+}

@@ -9,11 +9,12 @@ use std::task::{Context, Poll, Waker};
 
 use expect_test::expect;
 
-use super::super::history::Piece;
+use super::super::history::{self, Piece};
 use super::super::order::{Key, LookUp};
 use super::rig::{Rig, Setup};
 use crate::delivery::Reason;
-use crate::store::{LogRecord, Offset, TriggerId};
+use crate::store::tests::{disk::SimDisk, rig};
+use crate::store::{Gap, LogRecord, Offset, Options, Routed, TriggerId};
 
 /// A clock that stands still for as long as a read is held: whatever happens meanwhile did not wait for it.
 async fn delivered_meanwhile(broker: &Rig, trigger: &str, id: &str) {
@@ -257,4 +258,33 @@ fn events_that_cannot_be_read_are_not_routed_as_if_nobody_wanted_them() {
         assert_eq!(broker.books("t").delivered, 3);
     });
     assert_eq!(text.matches("try 1 -> 200").count(), 3, "{text}");
+}
+
+#[test]
+fn matches_are_read_some_at_a_time_and_none_is_passed_over() {
+    const ALL: u64 = 20_000;
+    let disk = SimDisk::new();
+    let options = Options { segment_bytes: 1 << 20, window: None, ..rig::options() };
+    let mut run = rig::Run::open(&disk, &options).unwrap();
+    for from in (0..ALL).step_by(500) {
+        let events: Vec<_> = (from..from + 500).map(|n| rig::event(&n.to_string(), 8)).collect();
+        run.append(&events, vec![]).unwrap();
+        let matches = (from..from + 500).map(|offset| (Offset(offset), vec![TriggerId(1)])).collect();
+        let (from, to) = (Offset(from), Offset(from + 499));
+        run.append(&[], vec![LogRecord::Routed(Routed { epoch: 1, from, to, matches, only: None })]).unwrap();
+    }
+    let lost = Gap { at_ms: 0, from: Offset(ALL), to: Offset(ALL), segment: 1, start: 0, end: 0 };
+    for gaps in [&[][..], &[lost]] {
+        let (mut found, mut from) = (Vec::new(), Offset(0));
+        while from < Offset(ALL) {
+            let reader = run.log.reader();
+            let (offsets, next) = history::matches(reader, TriggerId(1), from, gaps, 3000).unwrap();
+            assert!(offsets.len() <= 3500 && next > from, "{} matches, then from {next}", offsets.len());
+            found.extend(offsets);
+            from = next;
+        }
+        let found: Vec<u64> = found.into_iter().map(|offset| offset.0).collect();
+        assert!(found == (0..ALL).collect::<Vec<_>>(), "{} of {ALL}, {} gaps", found.len(), gaps.len());
+    }
+    run.stop().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Triggers are put in force at one moment: what is told of them, what is matched with them and what the log has agree.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -47,5 +48,25 @@ fn triggers_that_no_segment_can_hold_are_refused_each_time_and_change_nothing() 
         broker.publish("a").await;
         broker.at(1.0).await;
         assert_eq!(broker.books("u").delivered, 1);
+    });
+}
+
+#[test]
+fn what_was_planned_from_triggers_that_are_not_in_force_any_more_is_planned_anew() {
+    Setup::new("u: { sink: http://mail }", |_, _, _| "200").play(async |broker| {
+        let prepared = broker.prepare(BOTH);
+        let plan = broker.dispatch.plan(&prepared).unwrap();
+        broker
+            .dispatch
+            .adopt(broker.prepare("u: { sink: http://mail }, v: { sink: http://shop }"))
+            .await
+            .unwrap();
+        assert!(broker.dispatch.put_in_force(plan, &BTreeMap::new()).is_none());
+        let listed = broker.dispatch.each_trigger(|_, entry, _| Some(entry.name.clone())).await;
+        assert_eq!(listed, ["u", "v"]);
+        broker.dispatch.adopt(prepared).await.unwrap();
+        broker.publish("a").await;
+        broker.at(1.0).await;
+        assert_eq!((broker.books("u").delivered, broker.books("t").delivered), (1, 1));
     });
 }

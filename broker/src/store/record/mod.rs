@@ -4,6 +4,9 @@ mod attempt;
 mod event;
 mod sources;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::fields::{self, Reader, Writer, put_number, take_number};
 use super::format::{self, RecordType};
 use super::{Offset, TriggerId};
@@ -18,7 +21,7 @@ pub use self::sources::{Aside, AsidesGone, Mark, SourcePause};
 #[derive(Clone, Debug, PartialEq)]
 pub enum LogRecord {
     Event(Record),
-    Triggers(TriggerSet),
+    Triggers(Arc<TriggerSet>),
     Routed(Routed),
     Outcomes(Vec<Attempted>),
     Pause(Pause),
@@ -56,6 +59,14 @@ pub struct TriggerEntry {
     /// Set while the name is gone from the configuration and the backlog is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at_ms: Option<u64>,
+}
+
+impl TriggerSet {
+    /// The entry of a trigger. Ids go up in a set.
+    pub fn entry(&self, id: TriggerId) -> Option<&TriggerEntry> {
+        let at = self.triggers.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.triggers.get(at)
+    }
 }
 
 /// Which triggers the events of a range matched. An offset of the range without a match matched none.
@@ -105,6 +116,19 @@ pub struct Gap {
     pub end: u64,
 }
 
+impl Gap {
+    /// Which bytes of the segment are lost: of one that was missing, all.
+    pub fn bytes(&self) -> Range<u64> {
+        if (self.start, self.end) == (0, 0) { 0..u64::MAX } else { self.start..self.end }
+    }
+
+    /// Whether these bytes of the segment are lost.
+    pub fn takes(&self, bytes: &Range<u64>) -> bool {
+        let lost = self.bytes();
+        lost.start <= bytes.start && bytes.end <= lost.end
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("a record of type {0} that this program does not know and must not skip")]
@@ -119,7 +143,7 @@ impl LogRecord {
         match self {
             Self::Event(record) => append_event(frame, record),
             Self::Triggers(set) => format::push_record(frame, RecordType::Triggers, |body| {
-                let text = serde_json::to_vec(set).unwrap_or_default();
+                let text = serde_json::to_vec(&**set).unwrap_or_default();
                 Writer(body).bytes(1, &text);
             }),
             Self::Routed(routed) => {
@@ -190,7 +214,7 @@ impl LogRecord {
             RecordType::Event => Self::Event(decode_event(body, offset).ok_or_else(|| missing("event"))?),
             RecordType::Triggers => {
                 let text = field(body, 1).ok_or_else(|| missing("set"))?;
-                Self::Triggers(serde_json::from_slice(text).map_err(|_| missing("set"))?)
+                Self::Triggers(Arc::new(serde_json::from_slice(text).map_err(|_| missing("set"))?))
             }
             RecordType::Routed => Self::Routed(take_routed(body).ok_or_else(|| missing("range"))?),
             RecordType::Outcomes => {

@@ -1,6 +1,7 @@
 //! The records that sources put aside.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::delivery::Reason;
@@ -69,6 +70,12 @@ impl Asides {
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, &AsideEntry)> {
         self.entries.iter().map(|(number, entry)| (*number, entry))
+    }
+
+    /// Those behind a number.
+    pub fn after(&self, number: Option<u64>) -> impl Iterator<Item = (u64, &AsideEntry)> {
+        let from = number.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).map(|(number, entry)| (*number, entry))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -30,7 +30,8 @@ pub struct State {
     pub base_ms: u64,
     pub next_offset: Offset,
     pub last_received_ms: u64,
-    pub set: TriggerSet,
+    /// Shared, so that it can be looked at without the lock under which it changes.
+    pub set: Arc<TriggerSet>,
     pub triggers: BTreeMap<TriggerId, TriggerState>,
     /// Ranges of offsets (end exclusive) that no record says the matches of.
     pub unrouted: Vec<(Offset, Offset)>,
@@ -129,7 +130,7 @@ impl State {
             LogRecord::Gap(gap) => self.lose(gap),
             LogRecord::Dropped(trigger) => {
                 self.triggers.remove(trigger);
-                self.set.triggers.retain(|entry| entry.id != *trigger);
+                Arc::make_mut(&mut self.set).triggers.retain(|entry| entry.id != *trigger);
             }
             LogRecord::Aside(aside) => {
                 self.last_aside = self.last_aside.max(aside.number);
@@ -153,7 +154,7 @@ impl State {
         }
     }
 
-    fn adopt(&mut self, set: &TriggerSet) {
+    fn adopt(&mut self, set: &Arc<TriggerSet>) {
         let routed_to = self.routed_to();
         for entry in &set.triggers {
             self.next_trigger = self.next_trigger.max(entry.id.0 + 1);
@@ -168,7 +169,7 @@ impl State {
             let new = || TriggerState { birth: entry.birth, routing, history, ..TriggerState::default() };
             self.triggers.entry(entry.id).or_insert_with(new);
         }
-        self.set = set.clone();
+        self.set = Arc::clone(set);
     }
 
     /// The books of a trigger.

@@ -37,7 +37,7 @@ fn triggers() -> LogRecord {
         filters: serde_json::Value::Null,
         removed_at_ms: None,
     };
-    LogRecord::Triggers(TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] })
+    LogRecord::Triggers(TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] }.into())
 }
 
 fn routed(from: u64, to: u64) -> LogRecord {

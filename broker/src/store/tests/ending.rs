@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::verify::repair_on;
 use super::super::{
-    Damage, LogRecord, Offset, OpenError, Options, Routed, TriggerEntry, TriggerId, TriggerSet,
+    Damage, Disk, LogRecord, Offset, OpenError, Options, Routed, TriggerEntry, TriggerId, TriggerSet,
 };
 use super::damage::{check_skipped, flip, verify};
 use super::disk::SimDisk;
@@ -28,7 +28,7 @@ fn log(events: u64, snapshots: &[u64]) -> (SimDisk, Run) {
         removed_at_ms: None,
     };
     let set = TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
+    run.append(&[], vec![LogRecord::Triggers(set.into())]).unwrap();
     for n in 0..events {
         if snapshots.contains(&n) {
             run.keeper.step();
@@ -162,5 +162,46 @@ fn a_note_of_the_end_that_is_not_whole_is_ignored() {
     flip(&disk, &path, disk.content(&path).len() / 2, 0);
     let run = Run::open(&disk, &small()).unwrap();
     assert_eq!(run.state.next_offset, Offset(9));
+    run.stop().unwrap();
+}
+
+#[test]
+fn the_newest_segment_cannot_go_unnoticed_after_a_kill_either() {
+    for events in [3, 29] {
+        let (disk, mut run) = log(events, &[]);
+        run.keeper.step();
+        let snapshots = disk.names().into_iter().filter(|path| path.starts_with(layout().snapshots()));
+        // No snapshot has seen it, either.
+        snapshots.for_each(|path| disk.forget(&path));
+        run.append(&[event("last", 100)], vec![]).unwrap();
+        let newest = run.log.reader().segments().last().unwrap().number();
+        let disk = kill(&disk, run);
+        disk.forget(&layout().segment(newest));
+        let what = format!("{events} events");
+        let damage = refused(&disk, &what);
+        assert_eq!(damage.segment, newest, "{what}");
+        check_skipped(&disk, &small(), damage.offsets.1.0, &what);
+    }
+}
+
+#[test]
+fn a_segment_that_was_given_up_and_is_there_again_is_passed() {
+    let (disk, mut run) = log(29, &[]);
+    run.keeper.step();
+    let newest = layout().segment(run.log.reader().segments().last().unwrap().number());
+    let disk = kill(&disk, run);
+    let content = disk.content(&newest);
+    disk.forget(&newest);
+    let lost = refused(&disk, "killed").offsets;
+    repair_on(Arc::new(disk.clone()), Path::new(DIR), lost.0.0..lost.1.0.max(lost.0.0 + 1)).unwrap();
+    let mut run = Run::open(&disk, &small()).unwrap();
+    run.put("after", 100);
+    run.stop().unwrap();
+    disk.create(&newest).unwrap();
+    disk.set_content(&newest, content);
+    let run = Run::open(&disk, &small()).unwrap();
+    let offsets: Vec<_> = run.events().iter().map(|record| record.offset).collect();
+    assert!(offsets.is_sorted_by(|a, b| a < b), "{offsets:?}");
+    assert_eq!(run.events().last().unwrap().event.id(), "after");
     run.stop().unwrap();
 }

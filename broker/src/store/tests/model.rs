@@ -243,7 +243,7 @@ impl Model {
         let trigger = random.choice(state.triggers.keys().copied().collect::<Vec<_>>());
         match random.u32(0..10) {
             0 if state.triggers.len() < 3 => {
-                let mut set = state.set.clone();
+                let mut set = super::super::TriggerSet::clone(&state.set);
                 set.epoch += 1;
                 let id = TriggerId(state.next_trigger);
                 set.triggers.push(TriggerEntry {
@@ -253,7 +253,7 @@ impl Model {
                     filters: serde_json::Value::Null,
                     removed_at_ms: None,
                 });
-                Some(LogRecord::Triggers(set))
+                Some(LogRecord::Triggers(set.into()))
             }
             0..4 => {
                 let (from, end) = *state.unrouted.first()?;

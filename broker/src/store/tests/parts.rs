@@ -26,7 +26,7 @@ fn state(events: u64) -> State {
         removed_at_ms: None,
     };
     let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry(FIRST), entry(SECOND)] };
-    state.apply(&LogRecord::Triggers(set), &|_| true);
+    state.apply(&LogRecord::Triggers(set.into()), &|_| true);
     (0..events).for_each(|offset| state.events(Offset(offset), Offset(offset + 1), offset));
     state
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::verify::repair_on;
 use super::super::{
-    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Passed, Routed, TriggerEntry, TriggerId,
+    Attempted, Damage, DeliveryId, LogRecord, Next, Offset, Options, Passed, Routed, TriggerEntry, TriggerId,
     TriggerSet, Unread,
 };
 use super::damage::{flip, long_log, verify};
@@ -73,6 +73,109 @@ fn a_walk_tells_of_damage_where_verify_does_and_nowhere_else() {
     }
 }
 
+/// A log that was stopped or killed, and then begun again, stopped or killed.
+fn two_runs(snapshots: usize, is_killed: bool) -> (SimDisk, Options) {
+    let (disk, options) = long_log(snapshots);
+    let mut run = Run::open(&disk, &options).unwrap();
+    (30..34).for_each(|n| _ = run.put(&n.to_string(), 1400));
+    let disk = kill(&disk, run);
+    let mut run = Run::open(&disk, &options).unwrap();
+    (34..36).for_each(|n| _ = run.put(&n.to_string(), 1400));
+    if is_killed {
+        return (kill(&disk, run), options);
+    }
+    run.stop().unwrap();
+    (disk, options)
+}
+
+/// All events that no gap took are there.
+fn check_rest(run: &Run, what: &str) {
+    let is_lost = |offset: Offset| run.state.gaps.iter().any(|gap| gap.from <= offset && offset < gap.to);
+    let kept: Vec<u64> = (0..run.state.next_offset.0).filter(|offset| !is_lost(Offset(*offset))).collect();
+    let found: Vec<u64> = run.events().iter().map(|record| record.offset.0).collect();
+    assert_eq!(found, kept, "{what}");
+    for offset in kept.into_iter().map(Offset) {
+        let read = run.log.reader().read(offset).unwrap_or_else(|error| panic!("{what}, {offset}: {error}"));
+        let id = read.event.id();
+        assert!(id == offset.to_string() || id == "after", "{what}: {id} at {offset}");
+    }
+    let is_accepted = |place: &Unread| run.state.gaps.iter().any(|gap| place.is_within(gap));
+    assert!(unread(run).iter().all(is_accepted), "{what}");
+    check_books(&run.state);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_can_be_given_up_wherever_it_is() {
+    for (snapshots, is_killed) in [(0, true), (3, false)] {
+        let (disk, options) = two_runs(snapshots, is_killed);
+        for path in segment_files(&disk) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            for block in (0..disk.content(&path).len() as u64).step_by(4096) {
+                let disk = disk.copy();
+                let what = format!("{name} at {block}, {snapshots} snapshots, killed: {is_killed}");
+                disk.scratch(&path, block..block + 1);
+                let damage = verify(&disk).damage;
+                let is_it = |part: &&Damage| {
+                    part.is_unreadable && part.file == name && part.start <= block && block < part.end
+                };
+                assert!(damage.iter().any(|part| is_it(&part)), "{what}: {damage:?}");
+                let from = damage.iter().map(|part| part.offsets.0.0).min().unwrap();
+                let to = damage.iter().map(|part| part.offsets.1.0).max().unwrap().max(from + 1);
+                let content = disk.content(&path);
+                let dir = Path::new(DIR);
+                repair_on(Arc::new(disk.clone()), dir, from..to).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                // Space that was never used may be cut off.
+                let left = disk.content(&path);
+                let is_kept =
+                    content.starts_with(&left) && content[left.len()..].iter().all(|byte| *byte == 0);
+                assert!(is_kept, "{what}: it is removed or overwritten");
+                assert_eq!(verify(&disk).damage, [], "{what}");
+                let mut run = Run::open(&disk, &options).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                check_rest(&run, &what);
+                run.put("after", 100);
+                run.keeper.step();
+                assert_eq!(run.log.report().problem, None, "{what}");
+                run.stop().unwrap();
+                let run = Run::open(&disk, &options).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                check_rest(&run, &what);
+                run.stop().unwrap();
+                // The next day it can be read, and is lost all the same.
+                for path in disk.names().iter().filter(|path| path.starts_with(layout().snapshots())) {
+                    flip(&disk, path, 60, 4);
+                }
+                let disk = disk.copy();
+                let run = Run::open(&disk, &options).unwrap_or_else(|e| panic!("{what}, later: {e:?}"));
+                check_books(&run.state);
+                let offsets: Vec<_> = run.events().iter().map(|record| record.offset).collect();
+                assert!(offsets.is_sorted_by(|a, b| a < b), "{what}, later: {offsets:?}");
+                run.stop().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_does_not_pass_over_what_cannot_be_read_any_more() {
+    for is_scratched in [true, false] {
+        let (disk, options) = long_log(0);
+        let mut run = Run::open(&disk, &options).unwrap();
+        let path = segment_files(&disk)[1].clone();
+        match is_scratched {
+            true => disk.scratch(&path, 8192..8193),
+            false => flip(&disk, &path, 8192 + 100, 0),
+        }
+        run.keeper.step();
+        let problem = run.log.report().problem.expect("said");
+        assert!(problem.contains("no snapshot") && problem.contains("000000000002.seg"), "{problem}");
+        assert!(
+            !disk.names().iter().any(|path| path.starts_with(layout().snapshots())),
+            "{:?}",
+            disk.names()
+        );
+        run.stop().unwrap();
+    }
+}
+
 /// A trigger without room for most of its 30 matches, each in a frame of its own; also where those frames are.
 fn long_backlog() -> (SimDisk, Options, Run, Vec<(u64, usize)>) {
     let options = Options { window: None, segment_bytes: 12 << 10, outstanding: 4, ..options() };
@@ -86,7 +189,7 @@ fn long_backlog() -> (SimDisk, Options, Run, Vec<(u64, usize)>) {
         removed_at_ms: None,
     };
     let set = TriggerSet { epoch: 1, at_ms: 0, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set)]).unwrap();
+    run.append(&[], vec![LogRecord::Triggers(set.into())]).unwrap();
     let mut frames = Vec::new();
     for n in 0..30 {
         let offset = run.put(&n.to_string(), 500);
@@ -119,6 +222,7 @@ fn what_was_routed_again_is_not_taken_to_be_lost_when_it_stands_behind_what_cann
     assert_eq!(unrouted, [(Offset(10), Offset(11))]);
     run.append(&[], vec![routed(Offset(10))]).unwrap();
     run.keeper.step();
+    assert_eq!(run.log.report().problem, None);
     run.stop().unwrap();
     flip(&disk, &layout().segment(frames[20].0), frames[20].1, 0);
     let deliver_all = || {
