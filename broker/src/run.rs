@@ -2,7 +2,7 @@
 
 mod configuration;
 mod greeting;
-mod log;
+pub mod log;
 mod reload;
 mod upkeep;
 
@@ -19,7 +19,7 @@ use sluice_config::{Config, Loaded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{error, info, warn};
+use tracing::{Level, error, info, warn};
 
 use crate::admin::{self, Admin, Reload};
 use crate::cli::{Error, LogFormat};
@@ -32,7 +32,6 @@ use crate::store::{self, RealDisk, clock};
 
 use self::configuration::{hosts, options, shown, sink_error};
 use self::greeting::greet;
-use self::log::start_log;
 
 pub use self::configuration::{check, load};
 
@@ -44,7 +43,7 @@ const RELOADS_WAITING: usize = 8;
 
 /// Runs the broker until a signal or a failing disk ends it.
 pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
-    start_log(log);
+    log::start(log);
     // A huge page stays resident for a few bytes that are in use: with them a busy broker holds half as much again.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -220,6 +219,7 @@ impl Running {
             dispatch: self.dispatch.clone(),
             gate: self.gate.clone(),
             counters,
+            refused_heads: public.refused(),
             config: Arc::clone(&self.shown),
             reloads,
             reload_success: Arc::clone(&self.reload_success),
@@ -287,7 +287,7 @@ impl Running {
                 () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => return None,
                 _ = signals.hangup.recv() => match self.reload().await {
                     Ok(changes) => info!(%changes, "reloaded the configuration"),
-                    Err(errors) => eprintln!("{errors}"),
+                    Err(errors) => log::say(Level::ERROR, &errors),
                 },
                 Some(Reload { answer }) = reloads.recv() => {
                     // Whoever asked may have gone away; the reload holds all the same.

@@ -87,6 +87,15 @@ impl Broker {
         Self::start_as(command, dir).await
     }
 
+    /// As [`Broker::start`], with words in front of `run`.
+    pub async fn start_told(words: &[&str], yaml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("sluice.yaml"), complete(yaml)).unwrap();
+        let mut command = sluice();
+        command.args(words);
+        Self::start_as(command, dir).await
+    }
+
     async fn start_in(dir: tempfile::TempDir) -> Self {
         Self::start_as(sluice(), dir).await
     }

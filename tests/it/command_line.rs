@@ -32,6 +32,37 @@ fn a_wrong_configuration_is_78_with_file_line_and_column() {
     assert!(missing.err.starts_with("no-such-file.yaml: "), "{missing:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_in_json_is_json_in_every_line() {
+    let warned = "triggers: { t: { sink: { http: { url: \"http://127.0.0.1:9/\", headers: { authorization: \"Bearer abc\" } } } } }";
+    let mut broker = Broker::start_told(&["--log", "json"], warned).await;
+    broker.rewrite("triggers: [");
+    broker.signal(rustix::process::Signal::HUP);
+    eventually("the wrong file to be told", || async { broker.said().contains("unclosed").then_some(()) })
+        .await;
+    broker.stop().await;
+    let messages: Vec<String> = broker
+        .said()
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+            assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+            line["fields"]["message"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    for what in ["takes events at http://", "sources not up", "stopping", "unclosed bracket", "authorization"]
+    {
+        assert!(messages.iter().any(|message| message.contains(what)), "{what}: {messages:#?}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing.yaml");
+    let told = told(&["--log", "json", "run", missing.to_str().unwrap()]);
+    assert_eq!(told.code, 78, "{told:?}");
+    let line: serde_json::Value = serde_json::from_str(&told.err).unwrap();
+    assert_eq!(line["level"], "ERROR", "{told:?}");
+}
+
 #[test]
 fn check_warns_of_a_timer_whose_only_time_has_passed() {
     let dir = tempfile::tempdir().unwrap();

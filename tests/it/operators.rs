@@ -268,6 +268,40 @@ async fn how_full_the_store_is_is_known_as_soon_as_the_api_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_that_is_pending_is_as_old_after_a_restart_whatever_comes_in() {
+    let sink = Sink::answering(|_, _| status(503)).await;
+    let broker = Broker::start(&yaml(&sink, "backoff_delay: 1h, backoff_max: 1h")).await;
+    broker.publish_ids(&["1"]).await;
+    broker.trigger_when("t", |trigger| trigger["retrying"] == 1).await;
+    let received = broker.get("events/0").await["received_at"].clone();
+    let broker = broker.kill_and_restart().await;
+    broker.publish_ids(&["2", "3"]).await;
+    let trigger = broker.trigger_when("t", |trigger| trigger["pending"] == 3).await;
+    assert_eq!(trigger["oldest_pending_at"], received, "{trigger}");
+    assert_eq!(broker.get("triggers").await["items"][0]["oldest_pending_at"], received);
+    assert_eq!(broker.get("status").await["triggers"][0]["oldest_pending_at"], received);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_refused_by_their_head_alone_are_counted_too() {
+    let broker = Broker::start("triggers: {}").await;
+    let many: Vec<String> = (0..300).map(|n| format!("x-{n}")).collect();
+    let with = headers(many.iter().map(|name| (&**name, "v")));
+    assert_eq!(broker.post(with, "").await.status, 431);
+    let long = format!("/events?{}", "x".repeat(9000));
+    assert_eq!(send(broker.public, Method::POST, &long, headers([]), "").await.status, 414);
+    let twice = headers([("transfer-encoding", "gzip")]);
+    assert_eq!(send(broker.public, Method::POST, "/events", twice, "").await.status, 400);
+    let metrics = broker.ask("/metrics").await.text();
+    for counted in ["reason=\"too_large\"} 2", "reason=\"malformed\"} 1", "reason=\"busy\"} 0"] {
+        assert!(
+            metrics.contains(&format!("sluice_events_refused_total{{{counted}\n")),
+            "{counted}: {metrics}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_pending_is_listed_page_by_page() {
     let sink = Sink::answering(|_, _| status(422)).await;
     let broker = Broker::start(&yaml(&sink, "")).await;

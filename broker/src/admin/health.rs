@@ -82,7 +82,7 @@ pub async fn status(State(admin): State<Admin>) -> Answer {
     let report = admin.dispatch.log().report();
     let mut rows = admin.dispatch.each_trigger(|core, entry, state| Some(Row::of(core, entry, state))).await;
     rows.sort_by_key(|row| std::cmp::Reverse(row.pending()));
-    let ages = Ages::of(admin.dispatch.log());
+    let ages = Ages::of(admin.dispatch.log(), rows.iter().filter_map(Row::oldest)).await;
     let triggers: Vec<_> = rows.iter().map(|row| row.to_json(&ages)).collect();
     let (next_offset, dead_letters) = {
         let core = admin.dispatch.core();

@@ -22,7 +22,8 @@ pub async fn page(State(admin): State<Admin>) -> Response {
     store(&mut page, &admin);
     let figures = admin.dispatch.each_trigger(Figures::of).await;
     triggers(&mut page, &figures);
-    gauges(&mut page, &figures, &Ages::of(admin.dispatch.log()));
+    let ages = Ages::of(admin.dispatch.log(), figures.iter().filter_map(|of| of.oldest)).await;
+    gauges(&mut page, &figures, &ages);
     page.head(
         "sluice_config_reload_success",
         "gauge",
@@ -63,6 +64,23 @@ impl Page {
     }
 }
 
+/// Requests that were refused before a route saw them.
+fn refused_head(admin: &Admin, reason: ingress::Reason) -> u64 {
+    let heads = &admin.refused_heads;
+    let count = match reason {
+        ingress::Reason::Malformed => &heads.malformed,
+        ingress::Reason::TooLarge => &heads.too_large,
+        ingress::Reason::Timeout => &heads.late,
+        ingress::Reason::Busy => &heads.busy,
+        ingress::Reason::Invalid
+        | ingress::Reason::MediaType
+        | ingress::Reason::Conflict
+        | ingress::Reason::Full
+        | ingress::Reason::Unauthorized => return 0,
+    };
+    count.load(Ordering::Relaxed)
+}
+
 fn ingress(page: &mut Page, admin: &Admin) {
     let counters = &admin.counters;
     let sources = admin.sources.counts();
@@ -85,7 +103,11 @@ fn ingress(page: &mut Page, admin: &Admin) {
     page.head("sluice_events_refused_total", "counter", "Requests refused, by reason.");
     for reason in ingress::Reason::ALL {
         let labels = format!("reason=\"{}\"", reason.name());
-        page.sample("sluice_events_refused_total", &labels, counters.refused(reason) as f64);
+        page.sample(
+            "sluice_events_refused_total",
+            &labels,
+            (counters.refused(reason) + refused_head(admin, reason)) as f64,
+        );
     }
 }
 
@@ -222,7 +244,7 @@ fn seconds(counters: &Counters) -> SyncTimes {
     SyncTimes { buckets, count, sum: counters.total_ms.load(Ordering::Relaxed) as f64 / 1e3 }
 }
 
-fn gauges(page: &mut Page, figures: &[Figures], ages: &Ages<'_>) {
+fn gauges(page: &mut Page, figures: &[Figures], ages: &Ages) {
     let now = clock::wall_ms();
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Figures) -> f64| {
         page.head(name, "gauge", help);

@@ -23,7 +23,7 @@ use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Dispatch;
-use crate::edge::Problem;
+use crate::edge::{Problem, RefusedHeads};
 use crate::ingress;
 use crate::sources::Sources;
 
@@ -35,6 +35,8 @@ pub struct Admin {
     pub dispatch: Dispatch,
     pub gate: ingress::Gate,
     pub counters: Arc<ingress::Counters>,
+    /// Of the publishers' listener.
+    pub refused_heads: Arc<RefusedHeads>,
     /// What `config show` prints, kept by whoever loads configurations.
     pub config: Arc<Mutex<serde_json::Value>>,
     pub reloads: mpsc::Sender<Reload>,

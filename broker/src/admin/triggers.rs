@@ -24,23 +24,23 @@ fn find<'a>(core: &'a Core, name: &str) -> Result<&'a TriggerEntry, Problem> {
 
 pub async fn list(State(admin): State<Admin>) -> Answer {
     let rows = admin.dispatch.each_trigger(|core, entry, state| Some(Row::of(core, entry, state))).await;
-    let ages = Ages::of(admin.dispatch.log());
+    let ages = Ages::of(admin.dispatch.log(), rows.iter().filter_map(Row::oldest)).await;
     let items: Vec<Value> = rows.iter().map(|row| row.to_json(&ages)).collect();
     answer::list(&items, None)
 }
 
-fn shown(dispatch: &Dispatch, name: &str) -> Result<Value, Problem> {
+async fn shown(dispatch: &Dispatch, name: &str) -> Result<Value, Problem> {
     let row = {
         let core = dispatch.core();
         let entry = find(&core, name)?;
         let state = core.state.triggers.get(&entry.id).ok_or_else(|| answer::not_found("trigger", name))?;
         Row::of(&core, entry, state)
     };
-    Ok(row.to_json(&Ages::of(dispatch.log())))
+    Ok(row.to_json(&Ages::of(dispatch.log(), row.oldest().into_iter()).await))
 }
 
 pub async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer {
-    answer::json(&shown(&admin.dispatch, &name)?)
+    answer::json(&shown(&admin.dispatch, &name).await?)
 }
 
 /// What is pending and what each waits for.
@@ -130,7 +130,7 @@ async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
     let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
     written.map_err(|refusal| answer::unavailable(&refusal))?;
     admin.dispatch.nudge(id);
-    answer::json(&shown(&admin.dispatch, name)?)
+    answer::json(&shown(&admin.dispatch, name).await?)
 }
 
 pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: Bytes) -> Answer {
@@ -145,7 +145,7 @@ pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: B
         id
     };
     admin.dispatch.nudge(id);
-    answer::json(&shown(&admin.dispatch, &name)?)
+    answer::json(&shown(&admin.dispatch, &name).await?)
 }
 
 /// Everything pending becomes a dead letter; what is in flight does unless its sink accepts it.

@@ -1,5 +1,6 @@
 //! The JSON forms of section "JSON" of the README: one function each.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json, value::RawValue};
@@ -7,10 +8,10 @@ use sluice_schemas::Event;
 
 use crate::dispatch::{Active, Core, LastError};
 use crate::store::{
-    Attempted, Books, Log, Next, Offset, Reader, Record, TriggerEntry, TriggerId, TriggerState, clock,
+    Attempted, Books, Log, Next, Offset, Record, TriggerEntry, TriggerId, TriggerState, clock,
 };
 
-use super::trail::Attempts;
+use super::trail::{self, Attempts};
 
 pub fn time(ms: u64) -> Value {
     if ms == 0 { Value::Null } else { Value::String(clock::rfc3339(ms)) }
@@ -144,7 +145,11 @@ impl Row {
         self.books.pending()
     }
 
-    pub fn to_json(&self, ages: &Ages<'_>) -> Value {
+    pub fn oldest(&self) -> Option<Offset> {
+        self.oldest
+    }
+
+    pub fn to_json(&self, ages: &Ages) -> Value {
         let books = &self.books;
         let last_error = self
             .last_error
@@ -174,23 +179,39 @@ impl Row {
     }
 }
 
-/// When events were received, to the segment: asked for many triggers at once.
-pub struct Ages<'l> {
-    reader: &'l Reader,
+/// When events were received: asked for the oldest of many triggers at once.
+pub struct Ages {
+    known: HashMap<Offset, u64>,
     /// The offset behind each segment, and when its last event was received.
     segments: Vec<(Offset, u64)>,
 }
 
-impl<'l> Ages<'l> {
-    pub fn of(log: &'l Log) -> Self {
-        let reader = log.reader();
+/// Events that are read for their time in one go. Others that are not in memory are as old as the last one of their segment.
+const AGES_READ_MAX: usize = 256;
+
+impl Ages {
+    pub async fn of(log: &Log, offsets: impl Iterator<Item = Offset>) -> Self {
+        let reader = Arc::clone(log.reader());
         let extents = reader.segments().iter().map(|segment| segment.extent()).collect::<Vec<_>>();
         let segments = extents.iter().map(|extent| (extent.next_offset, extent.last_received_ms)).collect();
-        Self { reader, segments }
+        let (mut known, mut absent) = (HashMap::new(), Vec::new());
+        for offset in offsets.collect::<BTreeSet<_>>() {
+            match reader.recent(offset) {
+                Some(record) => drop(known.insert(offset, record.received_at_ms)),
+                None => absent.push(offset),
+            }
+        }
+        absent.truncate(AGES_READ_MAX);
+        if !absent.is_empty() {
+            let time_of = move |offset| Some((offset, reader.read(offset).ok()?.received_at_ms));
+            let read = trail::blocking(move || absent.into_iter().filter_map(time_of).collect::<Vec<_>>());
+            known.extend(read.await.unwrap_or_default());
+        }
+        Self { known, segments }
     }
 
     pub fn received_ms(&self, offset: Offset) -> Option<u64> {
-        self.reader.recent(offset).map(|record| record.received_at_ms).or_else(|| {
+        self.known.get(&offset).copied().or_else(|| {
             let holder = self.segments.partition_point(|(next, _)| *next <= offset);
             self.segments.get(holder).map(|(_, last_received_ms)| *last_received_ms)
         })

@@ -3,6 +3,10 @@
 use std::error::Error as StdError;
 use std::process::ExitCode;
 
+use tracing::Level;
+
+use crate::run::log;
+
 /// Why a command failed. The variant decides the exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,8 +54,10 @@ impl Error {
         match self {
             // Nothing is left to do when standard error is closed, too.
             Self::Usage(error) => drop(error.print()),
-            Self::Configuration(text) => eprintln!("{}", text.trim_end()),
-            Self::StoreWrite(_) | Self::Failed { .. } => eprintln!("sluice: {}", self.with_causes()),
+            Self::Configuration(text) => log::say(Level::ERROR, text.trim_end()),
+            Self::StoreWrite(_) | Self::Failed { .. } => {
+                log::say(Level::ERROR, &format!("sluice: {}", self.with_causes()));
+            }
             Self::OutputClosed => {}
         }
     }

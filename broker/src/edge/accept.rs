@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{EdgeLimits, Problem, serve_connection};
+use super::{EdgeLimits, Problem, RefusedHeads, serve_connection};
 
 /// Connections over the limit that are told so at a time; further ones are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
@@ -26,6 +26,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 pub struct Edge {
     listener: TcpListener,
     local_addr: SocketAddr,
+    refused: Arc<RefusedHeads>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ impl Edge {
     pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let listener = TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })?;
         let local_addr = listener.local_addr().map_err(|source| BindError { addr, source })?;
-        Ok(Self { listener, local_addr })
+        Ok(Self { listener, local_addr, refused: Arc::default() })
     }
 
     /// The address in use, with the port that a bind to port 0 was given.
@@ -55,9 +56,14 @@ impl Edge {
         self.local_addr
     }
 
+    /// What it refuses by itself, without a route.
+    pub fn refused(&self) -> Arc<RefusedHeads> {
+        Arc::clone(&self.refused)
+    }
+
     /// Serves until `stop` becomes true or its sender is gone, then closes the socket and lets running requests end.
     pub async fn serve(self, router: Router, limits: EdgeLimits, mut stop: watch::Receiver<bool>) -> Stopped {
-        let Self { listener, local_addr } = self;
+        let Self { listener, local_addr, refused } = self;
         let connections = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         let mut tasks = JoinSet::new();
@@ -77,12 +83,16 @@ impl Edge {
                 stream = accepting.next() => stream,
             };
             if let Ok(permit) = Arc::clone(&connections).try_acquire_owned() {
-                let connection = serve_connection(stream, router.clone(), limits, stopped.clone());
+                let refused = Arc::clone(&refused);
+                let connection = serve_connection(stream, router.clone(), limits, refused, stopped.clone());
                 tasks.spawn(async move {
                     connection.await;
                     drop(permit);
                 });
-            } else if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                continue;
+            }
+            refused.count(StatusCode::SERVICE_UNAVAILABLE);
+            if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                 tasks.spawn(async move {
                     let _ = tokio::time::timeout(TURNED_AWAY_DEADLINE, turn_away(stream)).await;
                     drop(permit);

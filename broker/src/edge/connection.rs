@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, error};
 
 use super::guard::{Exchange, Guard};
-use super::{EdgeLimits, Problem};
+use super::{EdgeLimits, Problem, RefusedHeads};
 
 /// What hyper buffers of a connection beyond the largest head.
 const BUFFER_BYTES: usize = 56 << 10;
@@ -31,13 +31,16 @@ pub async fn serve_connection<S>(
     stream: S,
     router: Router,
     limits: EdgeLimits,
+    refused: Arc<RefusedHeads>,
     mut stop: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let exchange = Arc::new(Exchange::default());
     let io = TokioIo::new(Guard::new(stream, limits, Arc::clone(&exchange)));
-    let service = service_fn(move |request| respond(router.clone(), Arc::clone(&exchange), request));
+    let service = service_fn(move |request| {
+        respond(router.clone(), Arc::clone(&exchange), Arc::clone(&refused), request)
+    });
     let connection = http1::Builder::new()
         .max_headers(limits.headers)
         .max_buf_size(limits.header_bytes + limits.target_bytes + BUFFER_BYTES)
@@ -65,6 +68,7 @@ pub async fn serve_connection<S>(
 async fn respond(
     router: Router,
     exchange: Arc<Exchange>,
+    refused: Arc<RefusedHeads>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let refusal = exchange.begin();
@@ -72,6 +76,7 @@ async fn respond(
     let response = match refusal {
         Some(refusal) => {
             let problem = refusal.problem();
+            refused.count(problem.status());
             debug!(request_id = problem.request_id(), %refusal, "refused a request head");
             problem.into_response()
         }
@@ -165,7 +170,8 @@ mod tests {
             .route("/unread", post(async || StatusCode::PAYLOAD_TOO_LARGE));
         let (stream, far) = duplex(1 << 16);
         let (stop, stopped) = watch::channel(false);
-        let connection = tokio::spawn(serve_connection(far, router, EdgeLimits::default(), stopped));
+        let connection =
+            tokio::spawn(serve_connection(far, router, EdgeLimits::default(), Arc::default(), stopped));
         Client { stream, connection, stop, began: Instant::now() }
     }
 

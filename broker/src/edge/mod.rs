@@ -11,12 +11,14 @@ mod framing;
 mod guard;
 mod head;
 mod problem;
+mod refused;
 
 use std::time::Duration;
 
 pub use accept::{BindError, Edge, Stopped};
 pub use connection::serve_connection;
 pub use problem::Problem;
+pub use refused::RefusedHeads;
 
 /// What one listener allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

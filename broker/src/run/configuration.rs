@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use sluice_config::{self as config, Config, Diagnostic, Loaded};
+use tracing::Level;
 
 use super::greeting::counted;
+use super::log;
 use crate::cli::Error;
 use crate::store::{Options, Upkeep, WindowSize, clock};
 use crate::{dispatch, sources};
@@ -19,7 +21,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     let env = |name: &str| std::env::var(name).ok();
     let loaded = config::load(paths, &env).map_err(|errors| Error::Configuration(errors.to_string()))?;
     for warning in &loaded.warnings {
-        eprintln!("{warning}");
+        log::say(Level::WARN, &warning.to_string());
     }
     Ok(loaded)
 }
@@ -28,7 +30,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
 pub fn check(paths: &[PathBuf]) -> Result<(), Error> {
     let loaded = load(paths)?;
     for warning in due_warnings(&loaded) {
-        eprintln!("{warning}");
+        log::say(Level::WARN, &warning.to_string());
     }
     dispatch::prepare(&loaded.config.triggers).map_err(|error| sink_error(&error))?;
     sources::prepare(&loaded.config.sources).map_err(|error| Error::Configuration(error.to_string()))?;

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 
 use sluice_config::{self as config, Config};
+use tracing::Level;
+
+use super::log;
 
 /// Names of hooks in the line that says where they are.
 const HOOKS_SHOWN: usize = 8;
@@ -14,20 +17,22 @@ pub fn greet(
     sources_not_up: usize,
 ) {
     let (triggers, files) = (counted(config.triggers.len(), "trigger"), counted(files, "file"));
-    eprintln!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION"));
-    eprintln!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json");
-    eprintln!("{triggers} from {files}; events are kept in {}", config.store.dir.display());
-    eprintln!(
-        "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
-         -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
+    let mut lines = vec![
+        format!("sluice {} takes events at http://{public}/events", env!("CARGO_PKG_VERSION")),
+        format!("health, metrics and the API: http://{operators}/readyz, /metrics, /api/v1/openapi.json"),
+        format!("{triggers} from {files}; events are kept in {}", config.store.dir.display()),
+        format!(
+            "try: curl -i http://{public}/events -H 'ce-specversion: 1.0' -H 'ce-id: 1' -H 'ce-source: /me' \
+             -H 'ce-type: com.example.hello' -H 'content-type: application/json' -d '{{\"hello\":\"world\"}}'"
+        ),
+    ];
+    lines.extend(
+        hooks_shown(config)
+            .map(|hooks| format!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}")),
     );
-    if let Some(hooks) = hooks_shown(config) {
-        eprintln!("deliveries of webhooks: http://{public}/hooks/ and then {hooks}");
-    }
-    eprintln!(
-        "next: sluice triggers --admin http://{operators}; {} not up",
-        counted(sources_not_up, "source")
-    );
+    let not_up = counted(sources_not_up, "source");
+    lines.push(format!("next: sluice triggers --admin http://{operators}; {not_up} not up"));
+    lines.iter().for_each(|line| log::say(Level::INFO, line));
 }
 
 /// Nothing else says it to who configures the sender of a webhook.

@@ -1,24 +1,35 @@
-//! The log on standard error.
+//! What goes to standard error: the log, and what is said whatever `SLUICE_LOG` filters. In JSON, both are objects, one a
+//! line, so that whoever reads a log meets nothing else.
 
-use tracing::Metadata;
+use std::sync::OnceLock;
+
+use serde_json::json;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::LogFormat;
 
-pub fn start_log(format: LogFormat) {
+/// Of `sluice run`; other commands have no log, and speak in text.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// A second call in one process keeps the first log.
+pub fn start(format: LogFormat) {
+    let format = *FORMAT.get_or_init(|| format);
     let wanted = std::env::var("SLUICE_LOG").unwrap_or_default();
     let wanted = if wanted.trim().is_empty() { "info" } else { wanted.as_str() };
     let filter = tracing_subscriber::EnvFilter::try_new(wanted).unwrap_or_else(|error| {
-        eprintln!("warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}");
+        let what = format!(
+            "warning: SLUICE_LOG is `{wanted}`, which is no filter such as `info` or `debug`: {error}"
+        );
+        say(Level::WARN, &what);
         tracing_subscriber::EnvFilter::new("info")
     });
     // Clients of other systems log what they connect to at `debug`, passwords included.
-    let is_safe = |metadata: &Metadata<'_>| {
-        metadata.target().starts_with("sluice") || *metadata.level() <= tracing::Level::WARN
-    };
-    let filter = filter.and(filter_fn(is_safe).with_max_level_hint(tracing::Level::TRACE));
+    let is_safe =
+        |metadata: &Metadata<'_>| metadata.target().starts_with("sluice") || *metadata.level() <= Level::WARN;
+    let filter = filter.and(filter_fn(is_safe).with_max_level_hint(Level::TRACE));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => tracing_subscriber::registry().with(layer.json().with_filter(filter)).try_init(),
@@ -27,10 +38,22 @@ pub fn start_log(format: LogFormat) {
             tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()
         }
     };
-    // A second call in one process keeps the first log.
     drop(started);
 }
 
 fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Says something that is not filtered: what was asked for, or why the process ends.
+pub fn say(level: Level, text: &str) {
+    match FORMAT.get() {
+        Some(LogFormat::Json) => {
+            let now = jiff::Timestamp::now();
+            let fields = json!({ "message": text });
+            let line = json!({ "timestamp": format!("{now:.6}"), "level": level.as_str(), "fields": fields, "target": "sluice" });
+            eprintln!("{line}");
+        }
+        Some(LogFormat::Text) | None => eprintln!("{text}"),
+    }
 }
