@@ -54,7 +54,8 @@ pub async fn pending(
     let from = query.get("cursor").map(|text| place(text)).unwrap_or(Some((0, Offset(0))));
     let from = from.ok_or_else(|| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let mut waiting = waiting(&admin.dispatch.core(), &name, from, limit.saturating_add(1))?;
-    let next = waiting.get(limit).map(|next| format!("{}-{}", next.redrive, next.offset));
+    let next =
+        waiting.get(limit).filter(|_| limit > 0).map(|next| format!("{}-{}", next.redrive, next.offset));
     waiting.truncate(limit);
     let items = waiting.into_iter().map(|waiting| {
         json!({

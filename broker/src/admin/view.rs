@@ -120,10 +120,11 @@ pub struct Row {
 impl Row {
     pub fn of(core: &Core, entry: &TriggerEntry, state: &TriggerState) -> Self {
         let runtime = core.runtimes.get(&entry.id);
+        let quiet_until = runtime.and_then(|runtime| runtime.quiet_until(clock::steady_ms())).unwrap_or(0);
         let (mut retrying, mut next_ms) = (0, None);
         for slot in state.outstanding.iter().filter(|slot| slot.attempts > 0) {
             retrying += 1;
-            let due_ms = slot.due_ms(core.state.base_ms);
+            let due_ms = slot.due_ms(core.state.base_ms).max(quiet_until);
             next_ms = Some(next_ms.map_or(due_ms, |next: u64| next.min(due_ms)));
         }
         Self {

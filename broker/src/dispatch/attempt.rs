@@ -154,13 +154,20 @@ fn failed(
     attempted.status = failure.status.or(attempted.status);
     attempted.error = Some(failure.error.as_str().into());
     attempted.body = failure.body.clone();
-    let disposition = trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)());
-    match unless_discarded(dispatch, id, outcome, now, disposition) {
+    note_quiet(dispatch, trigger, outcome, now);
+    match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
         Disposition::Settle => accepted(dispatch, trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
-            debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
-            record_outcome(dispatch, attempted);
+            match unless_discarded(dispatch, attempted) {
+                Ok(()) => {
+                    debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
+                }
+                Err(mut attempted) => {
+                    attempted.next = Next::Dead(Reason::Discarded);
+                    dead(dispatch, trigger, record, attempted, attempt, failure);
+                }
+            }
         }
         Disposition::DeadLetter(reason) => {
             attempted.next = Next::Dead(reason);
@@ -169,24 +176,26 @@ fn failed(
     }
 }
 
-/// What becomes of a delivery that failed: it is not tried again if what was pending has been discarded meanwhile. A sink
-/// that wants to be left alone is, from now on.
-fn unless_discarded(
-    dispatch: &Dispatch,
-    id: DeliveryId,
-    outcome: &Outcome,
-    now: u64,
-    disposition: Disposition,
-) -> Disposition {
+/// Leaves a sink alone that wants to be, unless it is not the trigger's any more.
+fn note_quiet(dispatch: &Dispatch, trigger: &Active, outcome: &Outcome, now: u64) {
+    let Some(wait) = outcome.wants_quiet() else { return };
     let mut core = dispatch.core();
-    let Some(runtime) = core.runtime_mut(id.trigger) else { return disposition };
-    if let Some(wait) = outcome.wants_quiet() {
-        runtime.keep_quiet(now + wait.as_millis() as u64);
+    if let Some(runtime) = core.runtime_mut(trigger.id)
+        && runtime.active.config.sink == trigger.config.sink
+    {
+        runtime.keep_quiet(now + wait.as_millis() as u64, now);
     }
-    match disposition {
-        Disposition::RetryIn(_) if runtime.is_discarded(id) => Disposition::DeadLetter(Reason::Discarded),
-        other => other,
+}
+
+/// Records that a delivery is tried again. Gives it back if what was pending has been discarded meanwhile.
+fn unless_discarded(dispatch: &Dispatch, attempted: Attempted) -> Result<(), Attempted> {
+    let mut core = dispatch.core();
+    if core.runtime_mut(attempted.id.trigger).is_some_and(|runtime| runtime.is_discarded(attempted.id)) {
+        return Err(attempted);
     }
+    core.settle(&attempted);
+    core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
+    Ok(())
 }
 
 /// Transforms the event, if the trigger says so, and has the sink deliver it. An error is why it cannot be transformed.
@@ -243,12 +252,6 @@ fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted, is_writ
     if !is_written {
         core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
     }
-}
-
-fn record_outcome(dispatch: &Dispatch, attempted: Attempted) {
-    let mut core = dispatch.core();
-    core.settle(&attempted);
-    core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
 }
 
 /// Counts a failure and says so where someone looks: as a warning when it follows a success.

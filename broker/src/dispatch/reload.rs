@@ -83,8 +83,8 @@ pub(super) struct Plan {
 impl Dispatch {
     /// Puts triggers in force, and returns once that is on disk.
     pub async fn adopt(&self, prepared: Prepared) -> Result<(), Refusal> {
-        let births = self.births(&prepared).await?;
         let resumed = loop {
+            let births = self.births(&prepared).await?;
             // What takes longer the more triggers there are is not done under the lock.
             let plan = self.plan(&prepared)?;
             if let Some(resumed) = self.put_in_force(plan, &births) {

@@ -95,8 +95,6 @@ pub struct Runtime {
     /// When the earliest waiting retry is due, as far as the last look at them all says.
     retry_due_ms: u64,
     bucket: Option<Bucket>,
-    /// For attempts on a sink of which nothing has succeeded lately.
-    patience: Bucket,
     /// The sink wants no request before this (429 with `Retry-After`).
     quiet_until_ms: u64,
     /// Was ready for its first attempt when the sink asked for that.
@@ -126,9 +124,6 @@ enum Turn {
     Unknown,
 }
 
-/// A sink that is down refuses as fast as it is asked, and every attempt that fails costs what one that succeeds does. So
-/// many a second are made, until one succeeds: those who wait for the others are not to notice.
-const FAILING_PER_SECOND: f64 = 1000.0;
 /// Retries looked at in one go are sent before the next look.
 const READY_MAX: usize = 1024;
 
@@ -145,7 +140,6 @@ impl Runtime {
             hasher: RandomState::new(),
             retry_due_ms: 0,
             bucket: None,
-            patience: Bucket::full(FAILING_PER_SECOND),
             quiet_until_ms: 0,
             shelved: VecDeque::new(),
             discarded: HashSet::new(),
@@ -164,6 +158,7 @@ impl Runtime {
         let same_order = active.config.delivery.order == self.active.config.delivery.order;
         if active.config.sink != self.active.config.sink {
             self.quiet_until_ms = 0;
+            self.retry_due_ms = 0;
         }
         self.active = active;
         self.reset_rate();
@@ -206,15 +201,17 @@ impl Runtime {
     /// A delivery that could not be attempted; it is not counted.
     pub fn postpone(&mut self, id: DeliveryId, until_ms: u64) {
         self.in_flight.remove(&id);
+        self.discarded.remove(&id);
         self.postponed.push(until_ms, id);
     }
 
     /// Sends nothing before a time, because the sink has asked for that.
-    pub fn keep_quiet(&mut self, until_ms: u64) {
-        if until_ms > self.quiet_until_ms {
-            self.quiet_until_ms = until_ms;
+    pub fn keep_quiet(&mut self, until_ms: u64, now_ms: u64) {
+        if self.quiet_until(now_ms).is_none() {
+            // Of what waits, each is to be looked at with that in mind. When it is prolonged, they are at the end it had.
             self.retry_due_ms = 0;
         }
+        self.quiet_until_ms = self.quiet_until_ms.max(until_ms);
     }
 
     /// Until when the sink wants no request, if that is still to come.
@@ -307,7 +304,7 @@ impl Runtime {
                 return Err(self.next_due(state).into_iter().chain(self.quiet_until(now_ms)).min());
             }
         };
-        if let Err(at) = self.take_token(now_ms) {
+        if let Some(Err(at)) = self.bucket.as_mut().map(|bucket| bucket.take(now_ms)) {
             self.ready.push_front(id);
             return Err(Some(at));
         }
@@ -337,7 +334,7 @@ impl Runtime {
             }
         }
         match self.quiet_until(now_ms) {
-            Some(_) => self.shelve(state),
+            Some(_) => self.shelve(state, base_ms, now_ms),
             None => self.ready.extend(self.shelved.drain(..)),
         }
         if now_ms < self.retry_due_ms || !self.ready.is_empty() {
@@ -380,10 +377,20 @@ impl Runtime {
         due.max(quiet_until.min(now_ms.saturating_add(left.as_millis() as u64)))
     }
 
-    /// Sets aside what is ready, because the sink wants no request. What was tried before is found again by its time.
-    fn shelve(&mut self, state: &TriggerState) {
-        let fresh = |id: &DeliveryId| state.slot(*id).is_some_and(|slot| slot.attempts == 0);
-        self.shelved.extend(self.ready.drain(..).filter(fresh));
+    /// Sets aside what is ready, because the sink wants no request. What was tried before is found again by its time, and
+    /// goes on now if its age is over.
+    fn shelve(&mut self, state: &TriggerState, base_ms: u64, now_ms: u64) {
+        for id in std::mem::take(&mut self.ready) {
+            let Some(slot) = state.slot(id) else { continue };
+            if slot.attempts == 0 {
+                self.shelved.push_back(id);
+                continue;
+            }
+            match self.due_ms(slot, state, base_ms, now_ms) {
+                due if due <= now_ms => self.ready.push_back(id),
+                due => self.retry_due_ms = self.retry_due_ms.min(due),
+            }
+        }
     }
 
     fn next(&mut self, state: &TriggerState, now_ms: u64, reader: &Reader) -> Next {
@@ -464,16 +471,6 @@ impl Runtime {
         if let Some(order) = self.order.as_mut().filter(|_| is_current) {
             order.end_look_up(keys);
         }
-    }
-
-    /// Takes a token of each bucket that holds now, or says when there will be one.
-    fn take_token(&mut self, now_ms: u64) -> Result<(), u64> {
-        if self.is_well {
-            self.patience = Bucket::full(FAILING_PER_SECOND);
-        } else {
-            self.patience.take(now_ms)?;
-        }
-        self.bucket.as_mut().map_or(Ok(()), |bucket| bucket.take(now_ms))
     }
 
     /// Waits for what was begun before its order changed.

@@ -1,6 +1,7 @@
 //! What goes to standard error: the log, and what is said whatever `SLUICE_LOG` filters. In JSON, both are objects, one a
 //! line, so that whoever reads a log meets nothing else.
 
+use std::io::Write as _;
 use std::sync::OnceLock;
 
 use serde_json::json;
@@ -47,13 +48,15 @@ fn is_terminal() -> bool {
 
 /// Says something that is not filtered: what was asked for, or why the process ends.
 pub fn say(level: Level, text: &str) {
-    match FORMAT.get() {
+    let line = match FORMAT.get() {
         Some(LogFormat::Json) => {
             let now = jiff::Timestamp::now();
             let fields = json!({ "message": text });
-            let line = json!({ "timestamp": format!("{now:.6}"), "level": level.as_str(), "fields": fields, "target": "sluice" });
-            eprintln!("{line}");
+            json!({ "timestamp": format!("{now:.6}"), "level": level.as_str(), "fields": fields, "target": "sluice" })
+                .to_string()
         }
-        Some(LogFormat::Text) | None => eprintln!("{text}"),
-    }
+        Some(LogFormat::Text) | None => text.to_owned(),
+    };
+    // Whoever read it may have gone, which is no reason to stop.
+    drop(writeln!(std::io::stderr(), "{line}"));
 }

@@ -13,6 +13,8 @@ const GATHER_MAX: Duration = Duration::from_millis(4);
 const AWAKE_MAX: Duration = Duration::from_micros(200);
 /// What gathering costs by itself: the last one to come wakes the writer, which has all the encoding still to do.
 const GATHERING: Duration = Duration::from_micros(100);
+/// Whoever takes longer to come back is as good as gone, and one long pause is soon forgotten.
+const TURNAROUND_MAX: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -54,7 +56,7 @@ impl Pace {
 
     fn came_back(&mut self, now: Instant) {
         if let Some(answered_at) = self.answered_at {
-            let took = now.saturating_duration_since(answered_at);
+            let took = now.saturating_duration_since(answered_at).min(TURNAROUND_MAX);
             // One that was held up once does not make all of them slow.
             let smoothed = |before: Duration| (before * 3 + took.min(before * 2)) / 4;
             self.turnaround = Some(self.turnaround.map_or(took, smoothed));
@@ -65,16 +67,19 @@ impl Pace {
         self.sync = if self.sync.is_zero() { took } else { (self.sync * 7 + took) / 8 };
     }
 
-    /// How many to wait for and how long, when fewer wait and it pays to.
+    /// How many to wait for and how long, when fewer wait and they will be there by then.
     pub fn gather(&self, waiting: usize) -> Option<(usize, Duration)> {
-        let pays = self.turnaround.is_some_and(|turnaround| turnaround + GATHERING < self.sync);
-        (pays && waiting < self.expected).then(|| (self.expected, (self.sync * 3 / 4).min(GATHER_MAX)))
+        let pause = (self.sync * 3 / 4).min(GATHER_MAX);
+        let pays = self.turnaround.is_some_and(|turnaround| turnaround + GATHERING < pause);
+        (pays && waiting < self.expected).then_some((self.expected, pause))
     }
 
-    /// How long to stay awake for a lone publisher that comes back at once.
-    pub fn stay_awake(&self) -> Option<Duration> {
+    /// Until when to stay awake for a lone publisher that comes back at once.
+    pub fn stay_awake(&self) -> Option<Instant> {
         let is_prompt = self.turnaround.is_some_and(|turnaround| turnaround < AWAKE_MAX);
-        (self.expected == 1 && is_prompt).then_some(AWAKE_MAX)
+        self.answered_at
+            .filter(|_| self.expected == 1 && is_prompt)
+            .map(|answered_at| answered_at + AWAKE_MAX)
     }
 }
 
@@ -107,6 +112,8 @@ mod tests {
         assert_eq!(slow_disk.gather(64), None, "all are there");
         let fast_disk = after_rounds(64, 20 * US, 130 * US);
         assert_eq!(fast_disk.gather(3), None, "a sync is over before they are back");
+        let just_too_late = after_rounds(64, 30 * US, 2_300 * US);
+        assert_eq!(just_too_late.gather(3), None, "they would come when the wait has ended");
         let few = after_rounds(4, 20 * US, 130 * US);
         assert_eq!(few.gather(3), None, "gathering takes its time, too");
         assert_eq!(Pace::default().gather(1), None, "nothing is known yet");
@@ -116,6 +123,20 @@ mod tests {
     fn the_longest_wait_is_bounded_on_a_disk_that_hardly_moves() {
         let disk = after_rounds(8, 20 * US, 900_000 * US);
         assert_eq!(disk.gather(1), Some((8, GATHER_MAX)));
+    }
+
+    #[test]
+    fn a_long_pause_is_soon_forgotten() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        pace.answered(1, 0, start);
+        pace.arrived(start + Duration::from_secs(3600));
+        for round in 0..16 {
+            let now = start + Duration::from_secs(3600) + 300 * US * round;
+            pace.answered(1, 0, now);
+            pace.arrived(now + 100 * US);
+        }
+        assert!(pace.stay_awake().is_some());
     }
 
     #[test]
@@ -142,12 +163,13 @@ mod tests {
     #[test]
     fn the_writer_stays_awake_for_one_prompt_publisher_only() {
         let sync = 130 * US;
-        assert_eq!(after_rounds(1, 120 * US, sync).stay_awake(), Some(AWAKE_MAX));
+        assert!(after_rounds(1, 120 * US, sync).stay_awake().is_some());
         assert_eq!(after_rounds(1, 500 * US, sync).stay_awake(), None, "it comes back later");
         assert_eq!(after_rounds(2, 20 * US, sync).stay_awake(), None, "two share two cores with the writer");
         let mut held_up = after_rounds(1, 120 * US, sync);
         let now = Instant::now();
         held_up.answered(1, 0, now);
+        assert_eq!(held_up.stay_awake(), Some(now + AWAKE_MAX), "and no longer: it may have gone");
         held_up.arrived(now + 10_000 * US);
         assert!(held_up.stay_awake().is_some(), "once is no habit");
         held_up.arrived(now + Duration::from_secs(1));

@@ -238,12 +238,11 @@ impl Queue {
 
     /// Looks for the next event of a publisher that comes back at once, for a moment, while others use the processor.
     fn stay_awake<'a>(&'a self, waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
-        let Some(moment) = waiting.pace.stay_awake().filter(|_| waiting.urgent == 0 && !waiting.stop) else {
+        let Some(until) = waiting.pace.stay_awake().filter(|_| waiting.urgent == 0 && !waiting.stop) else {
             return waiting;
         };
         let asked = self.asked.load(Ordering::Relaxed);
         drop(waiting);
-        let until = Instant::now() + moment;
         while self.asked.load(Ordering::Relaxed) == asked && Instant::now() < until {
             thread::yield_now();
         }

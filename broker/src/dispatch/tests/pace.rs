@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::rig::{Setup, check};
+use super::rig::check;
 
 #[test]
 fn a_rate_is_a_bucket_of_one_second_and_counts_retries() {
@@ -238,26 +238,4 @@ fn a_released_retry_still_waits_for_its_time() {
             +100s   t x4 try 1 -> 200
         "#]],
     );
-}
-
-#[test]
-fn a_sink_of_which_nothing_succeeds_is_asked_a_thousand_times_a_second() {
-    let setup = Setup::new(
-        "t: { sink: http://shop, delivery: { backoff: constant, backoff_delay: 10m } }",
-        // The first two thousand attempts are in vain.
-        |_, id, _| if id.parse::<u32>().unwrap() < 2_000 { "503" } else { "200" },
-    );
-    let timeline = setup.play(async |broker| {
-        for id in 0..4_000 {
-            broker.publish(&id.to_string()).await;
-        }
-        broker.at(60.0).await;
-    });
-    let at = |time: &str| timeline.lines().filter(|line| line.split(' ').next() == Some(time)).count();
-    assert!((1_000..1_100).contains(&at("+0s")), "a second's worth at once: {}", at("+0s"));
-    assert_eq!(at("+0.5s"), 10, "then one each millisecond");
-    let over = timeline.lines().position(|line| line.ends_with("-> 200")).expect("it comes back");
-    assert!(timeline.lines().skip(over).all(|line| line.ends_with("-> 200")), "{timeline}");
-    let last = timeline.lines().last().and_then(|line| line.split(' ').next()).unwrap_or_default();
-    assert!(["+1s", "+1.001s"].contains(&last), "what succeeds has no such pace, but ended at {last}");
 }

@@ -218,25 +218,61 @@ fn another_sink_is_not_left_alone_for_what_the_former_one_wanted() {
 }
 
 #[test]
+fn what_the_former_sink_says_late_is_nothing_to_the_new_one() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, id, attempt| match (sink, id, attempt) {
+            ("shop", "a", 1) => "503",
+            ("shop", "b", 1) => "429 retry-after 3000",
+            ("shop", "late", 1) => "429 retry-after 3000 after 5s",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["late", "a", "b"] {
+                broker.publish(id).await;
+            }
+            broker.at(0.5).await;
+            broker.reload("t: { sink: http://other }").await;
+            broker.at(6.0).await;
+            broker.publish("c").await;
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 503, again in 1s
+            +0s     t b try 1 -> 429, again in 3000s
+            +0s     t late try 1 -> 429, again in 3000s
+            +1s     t a try 2 -> 200
+            +6s     t c try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
 fn what_becomes_too_old_while_a_sink_is_left_alone_is_a_dead_letter_in_time() {
     check(
         "t: { sink: http://shop, delivery: { max_age: 5s, backoff: constant } }",
         |_, id, attempt| match (id, attempt) {
             ("a", _) => "429 retry-after 30",
-            ("b", _) => "503",
+            ("b1" | "b2" | "b3", _) => "503",
             _ => "200",
         },
         async |broker| {
-            broker.publish("b").await;
+            for id in ["b1", "b2", "b3"] {
+                broker.publish(id).await;
+            }
             broker.at(0.5).await;
             broker.publish("a").await;
             broker.publish("c").await;
             broker.at(60.0).await;
         },
         &expect![[r#"
-            +0s     t b try 1 -> 503, again in 1s
+            +0s     t b1 try 1 -> 503, again in 1s
+            +0s     t b2 try 1 -> 503, again in 1s
+            +0s     t b3 try 1 -> 503, again in 1s
             +0.5s   t a try 1 -> 429, again in 5s
-            +5s     t b, dead letter: age
+            +5s     t b1, dead letter: age
+            +5s     t b2, dead letter: age
+            +5s     t b3, dead letter: age
             +5.5s   t a, dead letter: age
             +30.5s  t c try 1 -> 200
         "#]],
