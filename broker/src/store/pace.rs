@@ -69,7 +69,7 @@ impl Pace {
 
     /// How many to wait for and how long, when fewer wait and they will be there by then.
     pub fn gather(&self, waiting: usize) -> Option<(usize, Duration)> {
-        let pause = (self.sync * 3 / 4).min(GATHER_MAX);
+        let pause = (self.sync * 7 / 8).min(GATHER_MAX);
         let pays = self.turnaround.is_some_and(|turnaround| turnaround + GATHERING < pause);
         (pays && waiting < self.expected).then_some((self.expected, pause))
     }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn company_is_waited_for_when_it_comes_sooner_than_a_sync_takes() {
         let slow_disk = after_rounds(64, 20 * US, 2_300 * US);
-        assert_eq!(slow_disk.gather(3), Some((64, 1_725 * US)));
+        assert_eq!(slow_disk.gather(3), Some((64, 2_012 * US + US / 2)));
         assert_eq!(slow_disk.gather(64), None, "all are there");
         let fast_disk = after_rounds(64, 20 * US, 130 * US);
         assert_eq!(fast_disk.gather(3), None, "a sync is over before they are back");
@@ -169,7 +169,7 @@ mod tests {
         let mut held_up = after_rounds(1, 120 * US, sync);
         let now = Instant::now();
         held_up.answered(1, 0, now);
-        assert_eq!(held_up.stay_awake(), Some(now + AWAKE_MAX), "and no longer: it may have gone");
+        assert_eq!(held_up.stay_awake(), Some(now + 2 * AWAKE_MAX), "and no longer: it may have gone");
         held_up.arrived(now + 10_000 * US);
         assert!(held_up.stay_awake().is_some(), "once is no habit");
         held_up.arrived(now + Duration::from_secs(1));
