@@ -1,0 +1,66 @@
+//! Single blocks that cannot be read, in a store that opens all the same: what is beside them is there.
+
+use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::{Offset, Options, ReadError};
+use super::damage::verify;
+use super::disk::SimDisk;
+use super::rig::{Run, layout, options, segment_files};
+
+/// Where the frame of each event stands: segment, start, end.
+type Places = Vec<(u64, u64, u64)>;
+
+/// Sixty events in frames of their own, over two segments and a bit; a snapshot, and a clean stop.
+fn covered_log() -> (SimDisk, Options, Places) {
+    let options = Options { window: None, segment_bytes: 192 << 10, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    let mut places = Places::new();
+    for n in 0..60 {
+        let before = run.log.reader().segments().last().map(|last| (last.number(), last.extent().end));
+        run.put(&n.to_string(), 7000);
+        let segment = run.log.reader().segments().last().unwrap().clone();
+        let start = before.filter(|(number, _)| *number == segment.number());
+        let start = start.map_or(SEGMENT_HEADER_BYTES, |(_, end)| end);
+        places.push((segment.number(), start, segment.extent().end));
+    }
+    run.keeper.step();
+    run.stop().unwrap();
+    (disk, options, places)
+}
+
+#[test]
+fn a_block_that_cannot_be_read_hides_no_other_event_of_its_segment() {
+    let (disk, options, places) = covered_log();
+    for block in (4096..160 << 10).step_by(20 << 10) {
+        let disk = disk.copy();
+        disk.scratch(&segment_files(&disk)[0], block..block + 1);
+        let run = Run::open(&disk, &options).unwrap_or_else(|error| panic!("{block}: {error:?}"));
+        for (n, (segment, start, end)) in places.iter().enumerate() {
+            let read = run.log.reader().read(Offset(n as u64));
+            if *segment == 1 && *start < block + 4096 && block < *end {
+                let error = read.map(|_| ()).expect_err("it is not read");
+                assert!(matches!(error, ReadError::Io { .. }), "{block}, offset {n}: {error}");
+                continue;
+            }
+            let read = read.unwrap_or_else(|error| panic!("{block}, offset {n}: {error:?}"));
+            assert_eq!(read.event.id(), n.to_string(), "{block}");
+        }
+        // And it is found at once, not by reading all from there on.
+        let first = run.log.reader().segment(1).unwrap();
+        let last = places.iter().rposition(|(segment, ..)| *segment == 1).unwrap();
+        let near = first.seek(Offset(last as u64));
+        assert!(near + (80 << 10) > places[last].1, "{block}: from {near}");
+        run.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_note_of_the_end_that_cannot_be_read_is_ignored() {
+    let (disk, options, places) = covered_log();
+    let notes = [layout().reached_file(), layout().begun_file()];
+    notes.iter().for_each(|note| disk.scratch(note, 0..1));
+    assert_eq!(verify(&disk).damage, []);
+    let run = Run::open(&disk, &options).unwrap();
+    assert_eq!(run.state.next_offset, Offset(places.len() as u64));
+    run.stop().unwrap();
+}
