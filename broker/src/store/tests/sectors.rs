@@ -4,7 +4,7 @@ use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::{Offset, Options, ReadError};
 use super::damage::verify;
 use super::disk::SimDisk;
-use super::rig::{Run, layout, options, segment_files};
+use super::rig::{Run, kill, layout, options, segment_files};
 
 /// Where the frame of each event stands: segment, start, end.
 type Places = Vec<(u64, u64, u64)>;
@@ -62,5 +62,27 @@ fn a_note_of_the_end_that_cannot_be_read_is_ignored() {
     assert_eq!(verify(&disk).damage, []);
     let run = Run::open(&disk, &options).unwrap();
     assert_eq!(run.state.next_offset, Offset(places.len() as u64));
+    run.stop().unwrap();
+}
+
+#[test]
+fn a_block_before_the_snapshot_in_the_last_segment_that_cannot_be_read_does_not_keep_it_shut() {
+    let (disk, options, places) = covered_log();
+    let (segment, start, _) = places[places.len() - 4];
+    assert_eq!(segment, places[places.len() - 1].0, "it is in the last segment");
+    // So full that it takes a snapshot of the closing frame, too.
+    let pressed = Options { retention_bytes: 1, ..options.clone() };
+    let mut run = Run::open(&disk, &pressed).unwrap();
+    (0..2).for_each(|_| run.keeper.step());
+    let disk = kill(&disk, run);
+    disk.scratch(&layout().segment(segment), start + 10..start + 11);
+    let mut run = Run::open(&disk, &options).unwrap();
+    let is_read = |run: &Run, n: usize| run.log.reader().read(Offset(n as u64)).is_ok();
+    assert!(is_read(&run, places.len() - 1));
+    let next = run.put("after", 10);
+    assert_eq!(next, Offset(places.len() as u64));
+    run.stop().unwrap();
+    let run = Run::open(&disk, &options).unwrap();
+    assert!(is_read(&run, places.len()) && !is_read(&run, places.len() - 4));
     run.stop().unwrap();
 }
