@@ -11,7 +11,11 @@ type Places = Vec<(u64, u64, u64)>;
 
 /// Sixty events in frames of their own, over two segments and a bit; a snapshot, and a clean stop.
 fn covered_log() -> (SimDisk, Options, Places) {
-    let options = Options { window: None, segment_bytes: 192 << 10, ..options() };
+    log(true)
+}
+
+fn log(is_covered: bool) -> (SimDisk, Options, Places) {
+    let options = Options { window: None, segment_bytes: 196 << 10, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
     let mut places = Places::new();
@@ -23,7 +27,9 @@ fn covered_log() -> (SimDisk, Options, Places) {
         let start = start.map_or(SEGMENT_HEADER_BYTES, |(_, end)| end);
         places.push((segment.number(), start, segment.extent().end));
     }
-    run.keeper.step();
+    if is_covered {
+        run.keeper.step();
+    }
     run.stop().unwrap();
     (disk, options, places)
 }
@@ -84,5 +90,19 @@ fn a_block_before_the_snapshot_in_the_last_segment_that_cannot_be_read_does_not_
     run.stop().unwrap();
     let run = Run::open(&disk, &options).unwrap();
     assert!(is_read(&run, places.len()) && !is_read(&run, places.len() - 4));
+    run.stop().unwrap();
+}
+
+#[test]
+fn a_block_that_was_never_used_needs_not_be_readable_in_a_sealed_segment() {
+    let (disk, options, places) = log(false);
+    let path = &segment_files(&disk)[0];
+    let last = disk.content(path).len() as u64 - 1;
+    let end = places.iter().filter(|(segment, ..)| *segment == 1).map(|(.., end)| *end).max().unwrap();
+    assert!(end + 4096 < last, "{end}");
+    disk.scratch(path, last..last + 1);
+    assert_eq!(verify(&disk).damage, []);
+    let run = Run::open(&disk, &options).unwrap();
+    assert_eq!((run.gaps, run.events().len()), (0, places.len()));
     run.stop().unwrap();
 }
