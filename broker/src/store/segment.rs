@@ -130,7 +130,7 @@ impl Segment {
     /// Whether all of a place was accepted as lost.
     pub fn has_given_up(&self, place: &Range<u64>) -> bool {
         let given_up = self.given_up.get().map_or(&[][..], Vec::as_slice);
-        given_up.iter().any(|lost| lost.start <= place.start && place.end <= lost.end)
+        unreadable::is_given_up(given_up, place)
     }
 
     /// Reads as [`DiskFile::read_at`] does; an error says where.

@@ -1,7 +1,8 @@
 //! Single blocks that cannot be read, in a store that opens all the same: what is beside them is there.
 
 use super::super::format::SEGMENT_HEADER_BYTES;
-use super::super::{Offset, Options, ReadError};
+use super::super::unreadable::{Unreadable, read_around};
+use super::super::{Disk, Offset, Options, ReadError};
 use super::damage::verify;
 use super::disk::SimDisk;
 use super::rig::{Run, kill, layout, options, segment_files};
@@ -105,4 +106,19 @@ fn a_block_that_was_never_used_needs_not_be_readable_in_a_sealed_segment() {
     let run = Run::open(&disk, &options).unwrap();
     assert_eq!((run.gaps, run.events().len()), (0, places.len()));
     run.stop().unwrap();
+}
+
+#[test]
+fn a_block_of_which_only_a_part_was_given_up_is_not_passed_over() {
+    let disk = SimDisk::new();
+    let path = layout().segment(1);
+    let file = disk.create(&path).unwrap();
+    file.write_at(&[1; 8192], 0).unwrap();
+    disk.scratch(&path, 0..1);
+    for (lost, is_noted) in [(0..512, true), (512..8192, true), (0..4096, false), (0..8192, false)] {
+        let (mut bytes, mut unreadable) = (vec![0; 8192], Unreadable::default());
+        let read = read_around(&*file, &mut bytes, 0, std::slice::from_ref(&lost), &mut unreadable);
+        assert_eq!(read.unwrap(), 8192);
+        assert_eq!(!unreadable.places.is_empty(), is_noted, "{lost:?}");
+    }
 }
