@@ -68,7 +68,7 @@ impl Reached {
         Ok(stopped.map(|stopped| stopped.or_further(begun)).or(begun))
     }
 
-    /// Nothing when it is not whole or of another store.
+    /// Nothing when it is not whole, cannot be read or is of another store.
     fn read(disk: &dyn Disk, path: &Path, identity: &Identity) -> io::Result<Option<Self>> {
         let file = match disk.open(path) {
             Ok(file) => file,
@@ -76,7 +76,13 @@ impl Reached {
             Err(error) => return Err(error),
         };
         let mut bytes = vec![0; 4096];
-        let read = file.read_at(&mut bytes, 0)?;
+        let read = match file.read_at(&mut bytes, 0) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "what was written down cannot be read, it is ignored");
+                return Ok(None);
+            }
+        };
         let note = serde_json::from_slice::<Note>(&bytes[..read]).ok();
         let note = note.filter(|note| note.store == identity.id && note.checksum() == note.checksum);
         if note.is_none() {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Offset;
@@ -244,18 +245,35 @@ impl Reader {
     }
 }
 
-/// Reads an event from a segment that holds it.
+/// Reads an event from a segment that holds it. What cannot be read fails it only where the event itself may be.
 fn read_from(segment: &Segment, offset: Offset) -> Result<Record, ReadError> {
+    let mut window = FileWindow::sized(segment, READ_BYTES).around_unreadable();
+    let io = |source| ReadError::Io { file: file_name(segment), source };
+    find_in(&mut window, segment, offset).map_err(io)?.map_err(|place| {
+        let Some(place) = place else { return ReadError::Absent(offset) };
+        match window.unreadable().check(&segment.path, place.clone()) {
+            Ok(()) => ReadError::Damaged { offset, file: file_name(segment), at: place.start },
+            Err(source) => io(source),
+        }
+    })
+}
+
+/// The event, or the place where it may have been, or nothing when it was not there.
+fn find_in(
+    window: &mut FileWindow<'_>,
+    segment: &Segment,
+    offset: Offset,
+) -> io::Result<Result<Record, Option<Range<u64>>>> {
     let mut at = segment.seek(offset);
     let end = segment.extent().end;
-    let mut window = FileWindow::sized(segment, READ_BYTES);
-    let io = |source| ReadError::Io { file: file_name(segment), source };
-    let (mut last_frame, mut damaged_at) = (0, None);
+    let (mut last_frame, mut damage) = (0, None::<Range<u64>>);
     while at < end {
-        let Some(header) = window.header(at).map_err(io)? else {
+        let Some(header) = window.header(at)? else {
             // Behind damage there are whole frames again.
-            damaged_at.get_or_insert(at);
-            let Some((position, _)) = window.next_header(at, last_frame).map_err(io)? else { break };
+            let next = window.next_header(at, last_frame)?.map(|(position, _)| position);
+            let start = damage.map_or(at, |damage| damage.start);
+            damage = Some(start..next.unwrap_or(end));
+            let Some(position) = next else { break };
             at = position;
             continue;
         };
@@ -267,37 +285,43 @@ fn read_from(segment: &Segment, offset: Offset) -> Result<Record, ReadError> {
         if offset < header.first_offset {
             break;
         }
-        let damaged = || ReadError::Damaged { offset, file: file_name(segment), at };
-        let body_end = at + (FRAME_HEADER_BYTES as u64) + u64::from(header.body_bytes);
-        let mut position = at + FRAME_HEADER_BYTES as u64;
-        let mut next = header.first_offset;
-        while position < body_end {
-            // Only the record asked for is read and verified: one damaged neighbour does not hide it.
-            let head = window.get(position, RECORD_HEADER_BYTES).map_err(io)?;
-            let (kind, length) = format::record_head(head).ok_or_else(damaged)?;
-            if position + length as u64 > body_end {
-                break;
-            }
-            if kind == RecordType::Event as u8 {
-                if next == offset {
-                    let before = (offset.0 - header.first_offset.0) as u32;
-                    let bytes = window.get(position, length).map_err(io)?;
-                    let (raw, _) = format::record_at(&header, bytes, 0, before).ok_or_else(damaged)?;
-                    let Ok(Some(LogRecord::Event(record))) = LogRecord::decode(&raw, offset) else {
-                        return Err(damaged());
-                    };
-                    return Ok(record);
-                }
-                next = next.next();
-            }
-            position += length as u64;
-        }
-        return Err(damaged());
+        return Ok(record_in(window, at, &header, offset)?.ok_or(Some(at..at + header.span())));
     }
-    Err(match damaged_at {
-        Some(at) => ReadError::Damaged { offset, file: file_name(segment), at },
-        None => ReadError::Absent(offset),
-    })
+    Ok(Err(damage))
+}
+
+/// The event that a frame holds, if it is whole: only its record is verified, one damaged neighbour does not hide it.
+fn record_in(
+    window: &mut FileWindow<'_>,
+    at: u64,
+    header: &FrameHeader,
+    offset: Offset,
+) -> io::Result<Option<Record>> {
+    let mut position = at + FRAME_HEADER_BYTES as u64;
+    let body_end = position + u64::from(header.body_bytes);
+    let mut next = header.first_offset;
+    while position < body_end {
+        let head = window.get(position, RECORD_HEADER_BYTES)?;
+        let Some((kind, length)) = format::record_head(head) else { return Ok(None) };
+        if position + length as u64 > body_end {
+            return Ok(None);
+        }
+        if kind == RecordType::Event as u8 {
+            if next == offset {
+                let before = (offset.0 - header.first_offset.0) as u32;
+                let bytes = window.get(position, length)?;
+                let raw = format::record_at(header, bytes, 0, before);
+                let decoded = raw.and_then(|(raw, _)| LogRecord::decode(&raw, offset).ok().flatten());
+                return Ok(match decoded {
+                    Some(LogRecord::Event(record)) => Some(record),
+                    _ => None,
+                });
+            }
+            next = next.next();
+        }
+        position += length as u64;
+    }
+    Ok(None)
 }
 
 fn letters_error(source: io::Error) -> ReadError {

@@ -204,16 +204,15 @@ fn is_closed_at(segments: &[Arc<Segment>], position: Position) -> io::Result<boo
     let Some(segment) = segments.last().filter(|last| last.number() == position.segment) else {
         return Ok(false);
     };
-    let mut window = FileWindow::new(segment);
-    let mut at = SEGMENT_HEADER_BYTES;
-    let mut closed = false;
-    while at < position.at {
-        let Some(header) = window.header(at)? else { return Ok(false) };
-        let records = window.records(at, &header)?;
+    // What the snapshot covers is not recovery's to judge, damaged or not.
+    let mut window = FileWindow::new(segment).around_unreadable();
+    let (mut at, mut last_frame, mut closed) = (SEGMENT_HEADER_BYTES, 0, false);
+    while let Some((start, header)) = window.frame(at, position.at, last_frame)? {
+        let records = window.records(start, &header)?;
         closed = records.is_some_and(|records| {
             records.last().is_some_and(|last| last.kind == format::RecordType::Close as u8)
         });
-        at += header.span();
+        (at, last_frame) = (start + header.span(), header.frame);
     }
     Ok(closed && at == position.at)
 }

@@ -1,7 +1,8 @@
 //! Reads frames in order and tells a torn tail from damage.
 //!
 //! A frame is only written when the one before it is on disk. So a frame that is not whole and has a whole one with a
-//! higher number behind it was on disk and is damaged; without one it is the tail that a crash tore.
+//! higher number behind it was on disk and is damaged; without one it is the tail that a crash tore. What cannot be read
+//! now is neither: a frame may be there again another time, so it is noted, and nothing takes it for unused or torn.
 
 use std::io;
 use std::ops::Range;
@@ -168,7 +169,9 @@ pub fn scan(
             at = position;
         }
         ending.end = at;
-        let places = window.unreadable().places.iter();
+        // Where the next segment goes on with the next frame, what is behind the last one is space that was never used.
+        let is_joined = next.is_some_and(|next| next.first_frame <= ending.last_frame + 1);
+        let places = window.unreadable().places.iter().filter(|place| !is_joined || place.start < at);
         ending.unreadable.extend(places.map(|place| unreadable(segment, place, ending.next_offset)));
         before = Some((segment, at));
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::disk::{Disk, DiskFile};
 use super::format::{ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::scan::FileWindow;
 use super::unreadable::{self, Unreadable};
 use super::{Offset, clock};
 
@@ -129,7 +130,7 @@ impl Segment {
     /// Whether all of a place was accepted as lost.
     pub fn has_given_up(&self, place: &Range<u64>) -> bool {
         let given_up = self.given_up.get().map_or(&[][..], Vec::as_slice);
-        given_up.iter().any(|lost| lost.start <= place.start && place.end <= lost.end)
+        unreadable::is_given_up(given_up, place)
     }
 
     /// Reads as [`DiskFile::read_at`] does; an error says where.
@@ -158,17 +159,36 @@ impl Segment {
         header.map_or_else(clock::wall_ms, |header| header.written_at_ms)
     }
 
-    /// Reads the headers of the frames before a position, and nothing else of them.
+    /// Reads the headers of the frames before a position, and nothing else of them but where one is not whole or cannot be
+    /// read: what is behind it is looked for.
     pub fn walk_headers(&self, until: u64) -> io::Result<()> {
-        let mut at = SEGMENT_HEADER_BYTES;
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        while at < until && self.read_at(&mut bytes, at)? == FRAME_HEADER_BYTES {
-            let Some(header) = FrameHeader::decode(&bytes, self.header.store, self.header.segment) else {
-                break;
+        // Behind the last frame of a sealed segment there is unused space, which need not be searched.
+        let known = self.extent();
+        let sealed_at = known.last_frame.unwrap_or(u64::MAX);
+        let mut window = FileWindow::sized(self, FRAME_HEADER_BYTES).around_unreadable();
+        let (mut at, mut last_frame) = (SEGMENT_HEADER_BYTES, self.header.first_frame.saturating_sub(1));
+        while at < until {
+            let header = match window.header(at)? {
+                Some(header) => header,
+                None if last_frame >= sealed_at => break,
+                None => {
+                    let mut search = FileWindow::sized(self, SPARSE_BYTES as usize).around_unreadable();
+                    let next = search.next_header(at, last_frame)?;
+                    let Some((position, header)) = next.filter(|(position, _)| *position < until) else {
+                        break;
+                    };
+                    at = position;
+                    header
+                }
             };
             let (first, next) = (header.first_offset, header.end_offset());
+            if known.last_frame.is_some_and(|last| header.frame <= last) && next > known.next_offset {
+                // It was given up, unread, when the next segment was begun, and is readable again.
+                break;
+            }
             self.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
             at += header.span();
+            last_frame = header.frame;
         }
         Ok(())
     }

@@ -48,6 +48,11 @@ pub fn meet(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
+/// Whether all of a place was accepted as lost.
+pub fn is_given_up(given_up: &[Range<u64>], place: &Range<u64>) -> bool {
+    given_up.iter().any(|lost| lost.start <= place.start && place.end <= lost.end)
+}
+
 /// Reads as [`DiskFile::read_at`] does. A block that cannot be read reads as zeros, which are no frame, and is noted unless
 /// it is given up.
 pub fn read_around(
@@ -71,7 +76,7 @@ pub fn read_around(
         if !read.as_ref().is_ok_and(|read| *read == block.len()) {
             block.fill(0);
             let place = at..at + block.len() as u64;
-            if !given_up.iter().any(|lost| meet(lost, &place)) {
+            if !is_given_up(given_up, &place) {
                 unreadable.note(place, read.err());
             }
         }

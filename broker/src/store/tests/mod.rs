@@ -9,5 +9,6 @@ mod model;
 mod parts;
 mod retention;
 pub mod rig;
+mod sectors;
 mod unread;
 mod writing;

@@ -108,24 +108,33 @@ fn check_rest(run: &Run, what: &str) {
 fn a_block_that_cannot_be_read_can_be_given_up_wherever_it_is() {
     for (snapshots, is_killed) in [(0, true), (3, false)] {
         let (disk, options) = two_runs(snapshots, is_killed);
-        for path in segment_files(&disk) {
+        let paths = segment_files(&disk);
+        for (at, path) in paths.iter().enumerate() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            for block in (0..disk.content(&path).len() as u64).step_by(4096) {
+            for block in (0..disk.content(path).len() as u64).step_by(4096) {
                 let disk = disk.copy();
                 let what = format!("{name} at {block}, {snapshots} snapshots, killed: {is_killed}");
-                disk.scratch(&path, block..block + 1);
+                disk.scratch(path, block..block + 1);
                 let damage = verify(&disk).damage;
+                // Space that was never used, or a frame that recovery wrote again: nothing is lost with it.
+                if damage.is_empty() && at + 1 < paths.len() {
+                    let run = Run::open(&disk, &options).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+                    let read = |n: u64| run.log.reader().read(Offset(n)).unwrap().event.id().to_owned();
+                    (0..36).for_each(|n| assert_eq!(read(n), n.to_string(), "{what}"));
+                    run.stop().unwrap();
+                    continue;
+                }
                 let is_it = |part: &&Damage| {
                     part.is_unreadable && part.file == name && part.start <= block && block < part.end
                 };
                 assert!(damage.iter().any(|part| is_it(&part)), "{what}: {damage:?}");
                 let from = damage.iter().map(|part| part.offsets.0.0).min().unwrap();
                 let to = damage.iter().map(|part| part.offsets.1.0).max().unwrap().max(from + 1);
-                let content = disk.content(&path);
+                let content = disk.content(path);
                 let dir = Path::new(DIR);
                 repair_on(Arc::new(disk.clone()), dir, from..to).unwrap_or_else(|e| panic!("{what}: {e:?}"));
                 // Space that was never used may be cut off.
-                let left = disk.content(&path);
+                let left = disk.content(path);
                 let is_kept =
                     content.starts_with(&left) && content[left.len()..].iter().all(|byte| *byte == 0);
                 assert!(is_kept, "{what}: it is removed or overwritten");
