@@ -159,7 +159,7 @@ fn failed(
         Disposition::Settle => accepted(dispatch, trigger, attempted, false),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
-            match unless_discarded(dispatch, attempted) {
+            match try_again(dispatch, attempted) {
                 Ok(()) => {
                     debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
                 }
@@ -187,8 +187,8 @@ fn note_quiet(dispatch: &Dispatch, trigger: &Active, outcome: &Outcome, now: u64
     }
 }
 
-/// Records that a delivery is tried again. Gives it back if what was pending has been discarded meanwhile.
-fn unless_discarded(dispatch: &Dispatch, attempted: Attempted) -> Result<(), Attempted> {
+/// Records when a delivery is tried again. Gives it back if what was pending has been discarded meanwhile.
+fn try_again(dispatch: &Dispatch, attempted: Attempted) -> Result<(), Attempted> {
     let mut core = dispatch.core();
     if core.runtime_mut(attempted.id.trigger).is_some_and(|runtime| runtime.is_discarded(attempted.id)) {
         return Err(attempted);

@@ -77,8 +77,8 @@ struct Waiting {
     urgent: usize,
     since: Option<Instant>,
     pace: Pace,
-    /// The writer sleeps until so many wait for an answer.
-    sleeping_until: usize,
+    /// So many who wait for an answer wake the writer.
+    wakes_at: usize,
     /// The writer sleeps without a deadline, so that records nobody waits for have to wake it.
     sleeping_soundly: bool,
     /// There was no room for what waits: it rests until then, unless the queue stops or there is some.
@@ -127,7 +127,7 @@ impl Queue {
         }
         waiting.since.get_or_insert(now);
         waiting.appends.push(append);
-        let enough = waiting.urgent >= waiting.sleeping_until || waiting.sleeping_soundly;
+        let enough = waiting.urgent >= waiting.wakes_at || waiting.sleeping_soundly;
         drop(waiting);
         if enough {
             self.wake.notify_one();
@@ -217,7 +217,7 @@ impl Queue {
                 // As long as it may be in time for what comes meanwhile, it need not be woken for that.
                 (1, Some(began + LINGER).filter(|until| *until > now))
             };
-            waiting.sleeping_until = target;
+            waiting.wakes_at = target;
             waiting.sleeping_soundly = deadline.is_none();
             waiting = match deadline {
                 None => self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
@@ -229,7 +229,7 @@ impl Queue {
                 }
             };
         }
-        waiting.sleeping_until = usize::MAX;
+        waiting.wakes_at = usize::MAX;
         waiting.sleeping_soundly = false;
         waiting.no_room_until = None;
         let appends = waiting.take();

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use sluice_adapters::Refusal;
 
-use super::super::{
-    Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Routed, TriggerEntry, TriggerId,
-    TriggerSet,
-};
+use super::super::{Attempted, DeliveryId, LogRecord, Next, Offset, Options, Pause, Routed, TriggerId};
 use super::disk::{Fault, SimDisk};
-use super::rig::{Promises, Run, event, kill, options};
+use super::rig::{Promises, Run, event, kill, one_trigger, options};
 
 fn small() -> Options {
     Options {
@@ -27,17 +24,6 @@ struct Life {
     promises: Promises,
     /// Set when an acknowledgement came after the first failure of the writer.
     lied: bool,
-}
-
-fn triggers() -> LogRecord {
-    let entry = TriggerEntry {
-        id: TriggerId(1),
-        name: "all".into(),
-        birth: Offset(0),
-        filters: serde_json::Value::Null,
-        removed_at_ms: None,
-    };
-    LogRecord::Triggers(TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] }.into())
 }
 
 fn routed(from: u64, to: u64) -> LogRecord {
@@ -67,7 +53,7 @@ fn live(disk: SimDisk, options: &Options) -> Life {
         let Ok(mut run) = Run::open(&life.disk, options) else { return life };
         let mut failed = false;
         if run_number == 0 {
-            failed |= run.append(&[], vec![triggers()]).is_err();
+            failed |= run.append(&[], vec![one_trigger()]).is_err();
         }
         for step in 0..7 {
             let before = life.promises.events.len() as u64;
@@ -275,7 +261,7 @@ fn a_full_disk_refuses_events_and_takes_them_again_when_there_is_space() {
     }
     assert!(refused > 0);
     // The reserve is for outcomes and what else is no event.
-    run.append(&[], vec![triggers()]).unwrap();
+    run.append(&[], vec![one_trigger()]).unwrap();
     run.append(
         &[],
         vec![LogRecord::Pause(Pause { trigger: TriggerId(1), at_ms: 1, reason: Some("r".repeat(3000)) })],
@@ -311,7 +297,7 @@ fn an_error_of_the_disk_ends_the_store_and_says_so() {
     let disk = SimDisk::new();
     let opened = super::super::open(Arc::new(disk.clone()), &options()).unwrap();
     disk.set_fault(Some((1, Fault::Eio)));
-    opened.log.append_later(vec![triggers()]);
+    opened.log.append_later(vec![one_trigger()]);
     let ended = opened.ended.blocking_recv().expect("told");
     assert!(ended.is_err());
 }
@@ -353,7 +339,7 @@ fn a_control_record_taken_together_with_events_has_the_reserve() {
     };
     for _ in 0..20 {
         let refused = ask(vec![super::rig::new_event(&event("one more", 3900))], vec![]);
-        let taken = ask(vec![], vec![triggers()]);
+        let taken = ask(vec![], vec![one_trigger()]);
         assert!(matches!(refused.blocking_recv().unwrap(), Err(Refusal::Full { .. })));
         assert_eq!(taken.blocking_recv().unwrap().map(|published| published.receipts), Ok(vec![]));
         if run.log.reader().segments().len() > 2 {

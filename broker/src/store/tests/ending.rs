@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::verify::repair_on;
-use super::super::{
-    Damage, Disk, LogRecord, Offset, OpenError, Options, Routed, TriggerEntry, TriggerId, TriggerSet,
-};
+use super::super::{Damage, Disk, LogRecord, Offset, OpenError, Options, Routed, TriggerId};
 use super::damage::{check_skipped, flip, verify};
 use super::disk::SimDisk;
-use super::rig::{DIR, Run, event, kill, layout, options, segment_files};
+use super::rig::{DIR, Run, event, kill, layout, one_trigger, options, segment_files};
 
 fn small() -> Options {
     Options { window: None, segment_bytes: 12 << 10, ..options() }
@@ -20,15 +18,7 @@ fn small() -> Options {
 fn log(events: u64, snapshots: &[u64]) -> (SimDisk, Run) {
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &small()).unwrap();
-    let entry = TriggerEntry {
-        id: TriggerId(1),
-        name: "all".into(),
-        birth: Offset(0),
-        filters: serde_json::Value::Null,
-        removed_at_ms: None,
-    };
-    let set = TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] };
-    run.append(&[], vec![LogRecord::Triggers(set.into())]).unwrap();
+    run.append(&[], vec![one_trigger()]).unwrap();
     for n in 0..events {
         if snapshots.contains(&n) {
             run.keeper.step();

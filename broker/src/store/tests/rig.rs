@@ -15,7 +15,8 @@ use super::super::scan::Position;
 use super::super::segment::Layout;
 use super::super::snapshot::Folded;
 use super::super::{
-    Append, Log, LogRecord, NewEvent, Offset, OpenError, Options, Record, State, Upkeep, WindowSize, digest,
+    Append, Log, LogRecord, NewEvent, Offset, OpenError, Options, Record, State, TriggerEntry, TriggerId,
+    TriggerSet, Upkeep, WindowSize, digest,
 };
 use super::disk::SimDisk;
 
@@ -232,4 +233,16 @@ pub fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
         names.iter().filter(|name| name.ends_with(".seg")).map(|name| layout().log().join(name)).collect();
     paths.sort();
     paths
+}
+
+/// A set with one trigger, which takes everything from the start.
+pub fn one_trigger() -> LogRecord {
+    let entry = TriggerEntry {
+        id: TriggerId(1),
+        name: "all".into(),
+        birth: Offset(0),
+        filters: serde_json::Value::Null,
+        removed_at_ms: None,
+    };
+    LogRecord::Triggers(TriggerSet { epoch: 1, at_ms: 1, triggers: vec![entry] }.into())
 }
