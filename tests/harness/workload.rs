@@ -77,6 +77,15 @@ impl Workload {
         Broker::start(&self.setup)
     }
 
+    /// The next round's broker, taking events; its last words when it ends instead, which is for the caller to judge.
+    pub async fn spawn_ready(&mut self) -> Result<Broker, String> {
+        let mut broker = self.spawn();
+        match broker.ready().await {
+            Ok(_) => Ok(broker),
+            Err((status, log)) => Err(format!("the broker ended ({status}) instead of starting:\n{log}")),
+        }
+    }
+
     /// Waits until it is ready, looks at its books, and points the publishers to it.
     pub async fn open(&mut self, broker: &mut Broker) -> Addresses {
         let addresses = broker.must_be_ready().await;
@@ -168,7 +177,7 @@ impl Workload {
 
     /// Ends the publishers, lets a last broker deliver what is left, and compares.
     pub async fn verify(mut self) -> Result<String, String> {
-        let mut broker = self.spawn();
+        let mut broker = self.spawn_ready().await?;
         let addresses = self.open(&mut broker).await;
         self.target = None;
         self.end_publishers(&broker).await;

@@ -41,10 +41,7 @@ pub async fn run(
 ) -> Result<String, String> {
     let mut random = fastrand::Rng::with_seed(seed);
     for number in 0..rounds {
-        let mut broker = workload.spawn();
-        if let Err((status, log)) = broker.ready().await {
-            return Err(format!("round {number}: the broker ended ({status}) instead of starting:\n{log}"));
-        }
+        let mut broker = workload.spawn_ready().await.map_err(|why| format!("round {number}: {why}"))?;
         workload.open(&mut broker).await;
         // The moment of the cut is what is random here; there is no condition to wait for.
         tokio::time::sleep(ROUND_MIN + Duration::from_millis(random.u64(..ROUND_RANGE_MS))).await;
