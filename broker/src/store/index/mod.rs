@@ -2,16 +2,17 @@
 //!
 //! The index is a reader of the log with a position of its own in every segment. It answers as a scan does: it only
 //! says which frames to read. What it has not reached is scanned, and every record it names is read and compared, so a
-//! stale or colliding entry cannot show. It holds nothing that the log does not. A segment that cannot be read is passed over, said in `/readyz` and scanned; after any error or panic of the
-//! database the directory is set aside (one is kept) and built anew, and look-ups scan meanwhile. So is one that a process
-//! died of while it was opened: the file `opening` is in it until then. A disk that is full is no such error: the index
-//! stops growing while there is less room than the log wants to keep free, and when a write finds none after all the
-//! directory is removed, which gives the log its room.
+//! stale or colliding entry cannot show. It holds nothing that the log does not. A segment that cannot be read is passed
+//! over, said in `/readyz` and scanned; after any error or panic of the database the directory is set aside (one is kept)
+//! and built anew, and look-ups scan meanwhile. So is one that a process died of while it was opened: the file `opening`
+//! is in it until then. A disk that is full is no such error: the index stops growing while there is less room than the
+//! log wants to keep free, and when a write finds none after all the directory is removed, which gives the log its room.
 //!
-//! Off the path of events: one thread, started when the broker is ready, which while events come in rests nine times as
-//! long as it worked. It indexes whole blocks; the end of the log, up to [`block::BYTES_MAX`], is always scanned.
-//! It works on the newest segment that has a block to index, and leases that one only, while it reads the block: the
-//! oldest, which retention waits for, is free most of the time. A retired segment's tree is dropped with it.
+//! Off the path of events: one thread, started when the broker is ready, which while events come in works a tenth of a
+//! millisecond at a time and then rests nine times as long. It indexes whole blocks; the end of the log, up to
+//! [`block::BYTES_MAX`], is always scanned. It works on the newest segment that has a block to index, and leases that one
+//! only, until the block is read: the oldest, which retention waits for, is free most of the time. A retired segment's tree
+//! is dropped with it.
 
 mod block;
 mod lookup;

@@ -18,6 +18,10 @@ use super::{Index, IndexState};
 const TICK: Duration = Duration::from_millis(250);
 /// While events come in the thread rests so many times as long as it worked: a tenth of a core.
 const REST_FACTOR: u32 = 9;
+/// It works so long at a time: whoever has to answer meanwhile may wait for its processor.
+const WORK_MAX: Duration = Duration::from_micros(100);
+/// Read at a time, for the same reason.
+const WINDOW_BYTES: usize = 64 << 10;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -86,7 +90,7 @@ impl Index {
             if has_room && (self.dir.exists() || self.has_block()) {
                 break;
             }
-            // An open database takes some thirty megabytes. A log without a block needs none.
+            // An open database takes some megabytes and threads. A log without a block needs none.
             self.control().state = if has_room { IndexState::Ready } else { IndexState::Waiting };
             if self.is_stopped_after(TICK) {
                 return Ok(());
@@ -97,13 +101,15 @@ impl Index {
         self.control().state = IndexState::Building;
         let mut end_before = self.end();
         loop {
-            let started = Instant::now();
+            let end = self.end();
+            let mut pace = Pace::new(self, end != end_before);
+            end_before = end;
             let has_room = self.room.is_left(&self.dir);
             let segments = self.reader.segments();
             self.control().passed_over.retain(|number, _| segments.iter().any(|one| one.number() == *number));
             trees.retain(&segments)?;
             drop(segments);
-            let has_worked = has_room && self.step(&trees)?;
+            let has_worked = has_room && self.step(&trees, &mut pace)?;
             let state = match (has_room, has_worked) {
                 (false, _) => IndexState::Waiting,
                 (true, true) if self.lag() > EVENTS_MAX as u64 => IndexState::Building,
@@ -111,14 +117,7 @@ impl Index {
                 (true, false) => IndexState::Ready,
             };
             self.control().state = state;
-            let end = self.end();
-            let pause = match (has_worked, end == end_before) {
-                (true, true) => Duration::ZERO,
-                (true, false) => started.elapsed() * REST_FACTOR,
-                (false, _) => TICK,
-            };
-            end_before = end;
-            let is_stopping = self.is_stopped_after(pause);
+            let is_stopping = self.is_stopped_after(if has_worked { pace.rest_due() } else { TICK });
             if let Some(error) = self.control().broken.take() {
                 return Err(error);
             }
@@ -156,7 +155,7 @@ impl Index {
     }
 
     /// Indexes a block of the newest segment that has one; false when there is none.
-    pub(super) fn step(&self, trees: &Trees) -> Result<bool, IndexError> {
+    pub(super) fn step(&self, trees: &Trees, pace: &mut Pace<'_>) -> Result<bool, IndexError> {
         let mut numbers: Vec<u64> = self.reader.segments().iter().map(|segment| segment.number()).collect();
         let newest = numbers.last().copied();
         while let Some(number) = numbers.pop() {
@@ -169,7 +168,7 @@ impl Index {
             }
             let Some(segment) = self.reader.segment(number) else { continue };
             let reached = reached.unwrap_or_else(|| Reached::start(&segment));
-            match read_block(&segment, reached, Some(number) != newest) {
+            match read_block(&segment, reached, Some(number) != newest, pace) {
                 Ok(None) => {}
                 Ok(Some((blocks, reached))) => {
                     self.control().passed_over.remove(&number);
@@ -191,6 +190,36 @@ impl Index {
     }
 }
 
+/// How the thread keeps out of the way of those who take and deliver events.
+pub(super) struct Pace<'a> {
+    index: &'a Index,
+    /// Events come in.
+    rests: bool,
+    /// When it last rested.
+    since: Instant,
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(index: &'a Index, rests: bool) -> Self {
+        Self { index, rests, since: Instant::now() }
+    }
+
+    /// How long to rest after what was done since the last rest.
+    fn rest_due(&self) -> Duration {
+        if self.rests { self.since.elapsed() * REST_FACTOR } else { Duration::ZERO }
+    }
+
+    /// Rests when it has worked long enough; false when it is time to stop.
+    fn goes_on(&mut self) -> bool {
+        if self.since.elapsed() < WORK_MAX {
+            return true;
+        }
+        let is_stopping = self.index.is_stopped_after(self.rest_due());
+        self.since = Instant::now();
+        !is_stopping
+    }
+}
+
 /// Whether a segment holds a whole block behind a position, as far as can be told without reading it.
 fn has_block(segment: &Segment, reached: &Reached) -> bool {
     let Extent { end, next_offset, .. } = segment.extent();
@@ -203,14 +232,18 @@ fn read_block(
     segment: &Segment,
     mut reached: Reached,
     is_sealed: bool,
+    pace: &mut Pace<'_>,
 ) -> io::Result<Option<(Vec<Block>, Reached)>> {
     if !is_sealed && !has_block(segment, &reached) {
         return Ok(None);
     }
     let end = segment.extent().end;
     let mut draft = Draft::new(reached.at, reached.frame);
-    let mut window = FileWindow::new(segment);
+    let mut window = FileWindow::sized(segment, WINDOW_BYTES);
     while !draft.is_full(reached.at) {
+        if !pace.goes_on() {
+            return Ok(None);
+        }
         // Damage is passed over, by the index as by a scan.
         let Some((at, header)) = window.frame(reached.at, end, reached.frame)? else {
             reached.at = end.max(reached.at);

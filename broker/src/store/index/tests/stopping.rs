@@ -35,6 +35,21 @@ async fn nothing_is_opened_before_the_log_holds_a_block() {
 }
 
 #[tokio::test]
+async fn a_stop_is_heeded_within_a_block() {
+    let stand = Stand::new(4, 5_000).await;
+    let index = stand.index();
+    let trees = open_index(&index);
+    index.stop();
+    let mut pace = Pace::new(&index, true);
+    std::thread::sleep(Duration::from_millis(1));
+    assert!(
+        !index.step(&trees, &mut pace).unwrap(),
+        "it has worked long enough to look whether it is to stop"
+    );
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn a_store_is_closed_without_its_index_having_been_started() {
     let stand = Stand::new(1, 10).await;
     let dir = stand.stop().await;
