@@ -59,6 +59,8 @@ pub struct Order {
     /// What the last look-up brought and nobody has asked for yet.
     known: HashMap<Offset, Key>,
     is_looking_up: bool,
+    /// The last delivery that went without its key having been read.
+    unsure: Option<DeliveryId>,
 }
 
 impl Order {
@@ -85,6 +87,16 @@ impl Order {
         self.busy.insert(key, VecDeque::new());
         self.keys.insert(id, key);
         true
+    }
+
+    /// Lets a delivery go whose key cannot be read.
+    pub fn pass_unsure(&mut self, id: DeliveryId) {
+        self.unsure = Some(id);
+    }
+
+    /// A delivery that may turn out to have a key when its attempt reads it: what follows could be of the same one.
+    pub fn unsure(&self) -> Option<DeliveryId> {
+        self.unsure
     }
 
     /// A delivery is settled: its key goes to the next that waits for it, which is returned.

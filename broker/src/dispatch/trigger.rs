@@ -399,7 +399,8 @@ impl Runtime {
                 return Next::Delivery(id, reader.recent(id.offset));
             }
         }
-        if self.quiet_until(now_ms).is_some() {
+        let unsure = self.order.as_ref().and_then(Order::unsure);
+        if self.quiet_until(now_ms).is_some() || unsure.is_some_and(|id| self.in_flight.contains(&id)) {
             return Next::Nothing;
         }
         loop {
@@ -445,7 +446,10 @@ impl Runtime {
                 self.active.counters.unkeyed.fetch_add(1, Ordering::Relaxed);
                 Turn::Its
             }
-            Some(Key::Unreadable) => Turn::Its,
+            Some(Key::Unreadable) => {
+                order.pass_unsure(id);
+                Turn::Its
+            }
         }
     }
 
