@@ -49,11 +49,15 @@ pub fn run(paths: Vec<PathBuf>, log: LogFormat) -> Result<(), Error> {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "memory comes in huge pages");
     }
-    let loaded = load(&paths)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     let runtime = runtime.map_err(|cause| Error::failed_because("cannot start", cause))?;
-    let ended = runtime.block_on(serve(paths, loaded));
+    let ended = runtime.block_on(async {
+        let signals =
+            Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
+        let loaded = load(&paths)?;
+        serve(paths, loaded, signals).await
+    });
     // Reads of the log that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
@@ -82,16 +86,13 @@ struct Listening {
     reload_requests: mpsc::Receiver<Reload>,
 }
 
-async fn serve(paths: Vec<PathBuf>, loaded: Loaded) -> Result<(), Error> {
+async fn serve(paths: Vec<PathBuf>, loaded: Loaded, mut signals: Signals) -> Result<(), Error> {
     let config = loaded.config;
     let prepared = dispatch::prepare(&config.triggers).map_err(|error| sink_error(&error))?;
     let prepared_sources =
         sources::prepare(&config.sources).map_err(|error| Error::Configuration(error.to_string()))?;
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
-    let mut signals =
-        Signals::new().map_err(|cause| Error::failed_because("cannot listen for signals", cause))?;
-
     let options = options(&config);
     let opened = tokio::task::block_in_place(|| store::open(Arc::new(RealDisk), &options));
     let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
@@ -285,10 +286,11 @@ impl Running {
         loop {
             tokio::select! {
                 () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => return None,
-                _ = signals.hangup.recv() => match self.reload().await {
-                    Ok(changes) => info!(%changes, "reloaded the configuration"),
-                    Err(errors) => log::say(Level::ERROR, &errors),
-                },
+                _ = signals.hangup.recv() => {
+                    if let Err(errors) = self.reload().await {
+                        log::say(Level::ERROR, &errors);
+                    }
+                }
                 Some(Reload { answer }) = reloads.recv() => {
                     // Whoever asked may have gone away; the reload holds all the same.
                     drop(answer.send(self.reload().await));

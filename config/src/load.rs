@@ -11,7 +11,7 @@ use crate::keys::Keys;
 use crate::model::{Config, Trigger};
 use crate::sections::{
     check_ports, read_admin, read_dead_letters, read_duplicates, read_http, read_limits,
-    read_shutdown_timeout, read_store,
+    read_shutdown_timeout, read_store, warn_of_larger_segments,
 };
 use crate::show::hash;
 use crate::source::read_sources;
@@ -309,7 +309,7 @@ impl<'n> Merged<'n> {
         let defaults =
             section("defaults").map(|node| Defaults::read(node, folders, problems)).unwrap_or_default();
         let limits = read_limits(section("limits"), problems);
-        Config {
+        let config = Config {
             http,
             admin,
             store: read_store(section("store"), folders, &folder, problems),
@@ -319,7 +319,9 @@ impl<'n> Merged<'n> {
             shutdown_timeout: read_shutdown_timeout(section("shutdown_timeout"), problems),
             sources: read_sources(&self.sources, &limits, folders, problems),
             triggers: self.read_triggers(&defaults, folders, problems),
-        }
+        };
+        warn_of_larger_segments(section("store"), &config, problems);
+        config
     }
 
     fn read_tests(&self, folders: &[PathBuf], purpose: Purpose, problems: &mut Problems) -> Vec<Test> {

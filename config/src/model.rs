@@ -10,6 +10,9 @@ use sluice_language::{Filter, Schedule};
 
 use crate::place::Places;
 
+/// What a segment has room for besides.
+const SEGMENT_OVERHEAD: u64 = 1 << 20;
+
 /// A whole configuration, as it is in force.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -24,6 +27,33 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     pub sources: BTreeMap<String, Source>,
     pub triggers: BTreeMap<String, Trigger>,
+}
+
+impl Config {
+    /// The size that segments have: what is stored at once fits in half of one.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        let (_, bytes) = self.largest_append();
+        self.store.segment_bytes.max(bytes as u64 * 2 + SEGMENT_OVERHEAD)
+    }
+
+    /// What may be stored at once at the most, and the key that says so: a source may take larger events than `/events`
+    /// takes batches.
+    pub(crate) fn largest_append(&self) -> (String, usize) {
+        let limits = self.limits;
+        let aside = if self.sources.is_empty() { 0 } else { limits.put_aside_bytes };
+        let own = [
+            ("limits.event_bytes", limits.event_bytes),
+            ("limits.batch_bytes", limits.batch_bytes),
+            ("limits.put_aside_bytes", aside),
+        ];
+        let of_sources = self
+            .sources
+            .iter()
+            .map(|(name, source)| (format!("sources.{name}.event_bytes"), source.event_bytes));
+        let all = own.into_iter().map(|(key, bytes)| (key.to_owned(), bytes)).chain(of_sources);
+        all.max_by_key(|(_, bytes)| *bytes).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

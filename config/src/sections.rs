@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{At, Problems};
 use crate::keys::{Keys, boolean, choice, duration, size, text, texts, whole, whole_number, wrong};
-use crate::model::{Admin, Duplicates, Http, Limits, OnDamage, Store, Watermark};
+use crate::model::{Admin, Config, Duplicates, Http, Limits, OnDamage, Store, Watermark};
 use crate::tree::{Node, Value};
 use crate::units::size_text;
 
@@ -189,6 +189,30 @@ pub(crate) fn read_store(
 fn segment_within(retention_bytes: u64) -> u64 {
     const STEP: u64 = 64 << 10;
     (retention_bytes / 8 / STEP * STEP).clamp(*SEGMENT_BYTES.start(), 64 << 20)
+}
+
+/// Warns where segments are much larger than the file would have them.
+pub(crate) fn warn_of_larger_segments(section: Section<'_>, config: &Config, problems: &mut Problems) {
+    let needed = config.segment_bytes();
+    if needed <= config.store.segment_bytes / 2 * 3 {
+        return;
+    }
+    let (key, largest) = config.largest_append();
+    let (size, largest) = (size_text(needed), size_text(largest as u64));
+    let why = format!("what is stored at once (`{key}`: {largest}) has to fit in half of one");
+    let named = section.and_then(|node| node.member("segment"));
+    if let Some(node) = named {
+        problems.warning(node.at, format!("`segment`: segments have {size}, because {why}"));
+    }
+    let retention = config.store.retention_bytes;
+    let named = section.and_then(|node| node.member("retention")).and_then(|node| node.member("size"));
+    if let (true, Some(node)) = (needed > retention / 2, named) {
+        let retention = size_text(retention);
+        let message = format!(
+            "`retention.size` ({retention}) holds fewer than two segments, which have {size}, because {why}"
+        );
+        problems.warning(node.at, message);
+    }
 }
 
 fn read_watermark(section: Section<'_>, problems: &mut Problems) -> Watermark {

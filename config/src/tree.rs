@@ -60,6 +60,14 @@ impl Node {
         }
     }
 
+    /// A member of a mapping.
+    pub fn member(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            Value::Scalar(_) | Value::List(_) => None,
+        }
+    }
+
     /// What this is, for messages.
     pub fn kind(&self) -> String {
         match &self.value {

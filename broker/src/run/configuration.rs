@@ -13,9 +13,6 @@ use crate::cli::Error;
 use crate::store::{Options, Upkeep, WindowSize, clock};
 use crate::{dispatch, sources};
 
-/// What a segment must have room for besides the largest batch.
-const SEGMENT_OVERHEAD: u64 = 1 << 20;
-
 /// Loads a configuration and prints what it warns of.
 pub fn load(paths: &[PathBuf]) -> Result<Loaded, Error> {
     let env = |name: &str| std::env::var(name).ok();
@@ -71,7 +68,7 @@ pub fn options(config: &Config) -> Options {
     let store = &config.store;
     Options {
         dir: std::path::absolute(&store.dir).unwrap_or_else(|_| store.dir.clone()),
-        segment_bytes: store.segment_bytes.max(largest_append(config) * 2 + SEGMENT_OVERHEAD),
+        segment_bytes: config.segment_bytes(),
         retention_bytes: store.retention_bytes,
         retention_age_ms: store.retention_age.as_millis() as u64,
         stop_percent: store.watermark.stop_percent,
@@ -85,14 +82,6 @@ pub fn options(config: &Config) -> Options {
         }),
         upkeep: Upkeep::default(),
     }
-}
-
-/// What may be stored together at the most: a source may take larger events than `/events` takes batches.
-fn largest_append(config: &Config) -> u64 {
-    let limits = config.limits;
-    let events = config.sources.values().map(|source| source.event_bytes);
-    let aside = if config.sources.is_empty() { 0 } else { limits.put_aside_bytes };
-    events.chain([limits.event_bytes, limits.batch_bytes, aside]).max().unwrap_or(0) as u64
 }
 
 /// Values of `Host` that name the operators' listener.

@@ -27,9 +27,13 @@ pub fn start(format: LogFormat) {
         say(Level::WARN, &what);
         tracing_subscriber::EnvFilter::new("info")
     });
-    // Clients of other systems log what they connect to at `debug`, passwords included.
-    let is_safe =
-        |metadata: &Metadata<'_>| metadata.target().starts_with("sluice") || *metadata.level() <= Level::WARN;
+    let is_safe = |metadata: &Metadata<'_>| match metadata.target() {
+        target if target.starts_with("sluice") => true,
+        // It warns of each message that comes back, with its data.
+        target if target.starts_with("lapin") => *metadata.level() <= Level::ERROR,
+        // Clients of other systems log what they connect to at `debug`, passwords included.
+        _ => *metadata.level() <= Level::WARN,
+    };
     let filter = filter.and(filter_fn(is_safe).with_max_level_hint(Level::TRACE));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match format {

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use sluice_config::{self as config, Config};
-use tracing::warn;
+use tracing::{Level, info, warn};
 
 use super::Running;
 use super::configuration::{due_warnings, shown, sink_error, warning};
+use super::log;
 use crate::{dispatch, sources};
 
 impl Running {
@@ -16,8 +17,9 @@ impl Running {
     pub async fn reload(&mut self) -> Result<Value, String> {
         let reloaded = self.try_reload().await;
         self.reload_success.store(reloaded.is_ok(), Ordering::Relaxed);
-        if reloaded.is_err() {
-            warn!("the configuration is wrong and was not reloaded; the old one keeps running");
+        match &reloaded {
+            Ok(changes) => info!(%changes, "reloaded the configuration"),
+            Err(_) => warn!("the configuration is wrong and was not reloaded; the old one keeps running"),
         }
         reloaded
     }
@@ -38,7 +40,11 @@ impl Running {
             .await
             .map_err(|refusal| format!("the trigger set was not written: {refusal}"))?;
         self.sources.adopt(sources).await;
-        let warnings: Vec<Value> = loaded.warnings.iter().chain(due_warnings(&loaded)).map(warning).collect();
+        let warnings: Vec<_> = loaded.warnings.iter().chain(due_warnings(&loaded)).collect();
+        for warning in &warnings {
+            log::say(Level::WARN, &warning.to_string());
+        }
+        let warnings: Vec<Value> = warnings.into_iter().map(warning).collect();
         let mut config = loaded.config;
         let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&config, &loaded.hash);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::delivery::{BACKOFFS, REPLIES};
 use sluice_language::Filter;
 
-use crate::model::{Config, Delivery, HttpSink, Order, Retry, Sink, Start, Store, Tls, Trigger};
+use crate::model::{Config, Delivery, HttpSink, Order, Retry, Sink, Start, Tls, Trigger};
 use crate::sections::ON_DAMAGE;
 use crate::sink::MODES;
 use crate::units::{duration_text, rate_text, size_text};
@@ -61,7 +61,7 @@ fn sections_json(config: &Config) -> Value {
             "open": !config.admin.listen.ip().is_loopback(),
             "hosts": config.admin.hosts,
         },
-        "store": store_json(&config.store),
+        "store": store_json(config),
         "limits": {
             "event_bytes": size_text(limits.event_bytes as u64),
             "batch_bytes": size_text(limits.batch_bytes as u64),
@@ -76,7 +76,8 @@ fn sections_json(config: &Config) -> Value {
     })
 }
 
-fn store_json(store: &Store) -> Value {
+fn store_json(config: &Config) -> Value {
+    let store = &config.store;
     let watermark = store.watermark;
     json!({
         "dir": store.dir.display().to_string(),
@@ -84,7 +85,7 @@ fn store_json(store: &Store) -> Value {
             "age": duration_text(store.retention_age),
             "size": size_text(store.retention_bytes),
         },
-        "segment": size_text(store.segment_bytes),
+        "segment": size_text(config.segment_bytes()),
         "watermark": {
             "stop": format!("{}%", watermark.stop_percent),
             "resume": format!("{}%", watermark.resume_percent),

@@ -323,11 +323,48 @@ fn segments_fit_into_the_store() {
 }
 
 #[test]
+fn segments_that_have_to_be_larger_are_told() {
+    check(
+        r#"
+store: { retention: { size: 16MiB }, segment: 1MiB }
+"#,
+        expect![[r#"
+            sluice.yaml:2:29: warning: `retention.size` (16MiB) holds fewer than two segments, which have 17MiB, because what is stored at once (`limits.batch_bytes`: 8MiB) has to fit in half of one
+                2 | store: { retention: { size: 16MiB }, segment: 1MiB }
+                  |                             ^^^^^
+            sluice.yaml:2:47: warning: `segment`: segments have 17MiB, because what is stored at once (`limits.batch_bytes`: 8MiB) has to fit in half of one
+                2 | store: { retention: { size: 16MiB }, segment: 1MiB }
+                  |                                               ^^^^
+        "#]],
+    );
+    check(
+        r#"store: { segment: 1MiB, retention: { size: 40MiB } }"#,
+        expect![[r#"
+        sluice.yaml:1:19: warning: `segment`: segments have 17MiB, because what is stored at once (`limits.batch_bytes`: 8MiB) has to fit in half of one
+            1 | store: { segment: 1MiB, retention: { size: 40MiB } }
+              |                   ^^^^
+    "#]],
+    );
+    let source = "sources: { daily: { cron: { schedule: '0 0 * * *', timezone: UTC } } }\n";
+    check(
+        &format!("{source}store: {{ segment: 1MiB }}"),
+        expect![[r#"
+        sluice.yaml:2:19: warning: `segment`: segments have 33MiB, because what is stored at once (`limits.put_aside_bytes`: 16MiB) has to fit in half of one
+            2 | store: { segment: 1MiB }
+              |                   ^^^^
+    "#]],
+    );
+    check("limits: { event_bytes: 4KiB, batch_bytes: 4KiB }\nstore: { segment: 1MiB }", expect!["ok\n"]);
+    check(r#"store: { retention: { size: 100MiB } }"#, expect!["ok\n"]);
+}
+
+#[test]
 fn a_small_store_has_small_segments() {
     for (retention, segment) in
-        [("10GiB", "64MiB"), ("512MiB", "64MiB"), ("100MiB", "12800KiB"), ("128KiB", "64KiB")]
+        [("10GiB", "64MiB"), ("512MiB", "64MiB"), ("100MiB", "12800KiB"), ("24MiB", "3MiB")]
     {
-        let loaded = read(&format!("store: {{ retention: {{ size: {retention} }} }}"));
+        let limits = "limits: { event_bytes: 64KiB, batch_bytes: 512KiB }";
+        let loaded = read(&format!("{limits}\nstore: {{ retention: {{ size: {retention} }} }}"));
         let loaded = loaded.unwrap_or_else(|errors| panic!("{retention}: {errors}"));
         assert_eq!(to_json(&loaded.config)["store"]["segment"], segment, "{retention}");
     }
