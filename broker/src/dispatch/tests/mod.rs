@@ -8,3 +8,4 @@ mod reads;
 mod reload;
 mod retries;
 pub mod rig;
+mod room;

@@ -336,7 +336,7 @@ fn named(name: &str) -> Event {
     event(id, "com.example.tested", key)
 }
 
-fn new_event(event: Event) -> NewEvent {
+pub fn new_event(event: Event) -> NewEvent {
     intake::new_event(Entry { event: Arc::new(event), trace: None }, &"http".into())
 }
 
