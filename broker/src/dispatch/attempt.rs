@@ -9,16 +9,14 @@ use sluice_adapters::Refusal;
 use sluice_schemas::Event;
 use tracing::{debug, error, warn};
 
-use super::core::{Core, ended_without_attempt};
+use super::core::{Core, ended_without_attempt, pause};
 use super::courier::Letter;
 use super::order::has_key;
 use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
-use crate::store::{
-    Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
-};
+use crate::store::{Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, clock, digest};
 use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
@@ -321,7 +319,9 @@ fn dead(
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
-            records.push(core.pause(id.trigger, Some("the sink answered 410 Gone")));
+            let pause = pause(id.trigger, Some("the sink answered 410 Gone"));
+            core.apply(&pause);
+            records.push(pause);
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
         }
         core.log.append_later(records);
@@ -417,41 +417,4 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
         runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
     }
     put_back(dispatch, id, UNREADABLE_WAIT_MS);
-}
-
-impl Dispatch {
-    /// Makes everything pending of a trigger a dead letter, in pieces; returns how many that were. What is in flight is one
-    /// unless its sink accepts it.
-    pub async fn discard(&self, id: TriggerId, reason: Reason) -> Result<u64, Refusal> {
-        const PIECE: usize = 1000;
-        let mut total = 0;
-        loop {
-            let (pieces, behind) = {
-                let mut core = self.core();
-                if reason == Reason::TriggerRemoved && !core.is_removed(id) {
-                    // It has come back meanwhile.
-                    return Ok(total);
-                }
-                let pieces = core.discard(id, reason, PIECE);
-                (pieces, core.state.triggers.get(&id).is_some_and(|state| state.behind.is_some()))
-            };
-            if pieces.is_empty() && !behind {
-                return Ok(total);
-            }
-            total += pieces.len() as u64;
-            let is_empty = pieces.is_empty();
-            if !is_empty {
-                self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
-                self.shared.owed.notify_one();
-            }
-            if behind {
-                let caught_up = history::catch_up(self, id).await;
-                caught_up.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
-                if is_empty {
-                    // What is in flight must end first, or what was matched reach the log.
-                    tokio::time::sleep(history::CATCH_UP_PAUSE).await;
-                }
-            }
-        }
-    }
 }
