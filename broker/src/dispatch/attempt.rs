@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 use super::core::{Core, ended_without_attempt, pause};
 use super::courier::Letter;
 use super::order::has_key;
-use super::trigger::{Active, Claim, LastError, Step};
+use super::trigger::{Active, Claim, LastError, Runtime, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
@@ -137,7 +137,7 @@ impl Delivery<'_> {
             Verdict::Accepted => self.accepted(attempted),
             Verdict::Replied => self.settle_accepted(&mut self.dispatch.core(), &attempted),
             Verdict::Failed(outcome) => self.failed(&outcome, attempted, now),
-            Verdict::NoRoom(refusal) => self.wait_for_room(&refusal),
+            Verdict::NoRoom(refusal) => self.wait_for_room(attempted, &refusal),
         }
     }
 
@@ -244,16 +244,25 @@ impl Delivery<'_> {
         }
     }
 
-    /// A trigger whose sink replies waits while the store has no room for a reply, and so does this delivery.
-    fn wait_for_room(&self, refusal: &Refusal) {
+    /// A trigger whose sink replies waits while the store has no room for a reply, and so does this delivery, unless what was
+    /// pending has been discarded meanwhile.
+    fn wait_for_room(&self, mut attempted: Attempted, refusal: &Refusal) {
         let error = format!("the reply was not stored: {refusal}");
         debug!(trigger = %self.trigger.name, offset = %self.id.offset, "{error}");
-        if let Some(runtime) = self.dispatch.core().runtime_mut(self.id.trigger) {
-            let now = clock::steady_ms();
+        let now = clock::steady_ms();
+        let mut core = self.dispatch.core();
+        if let Some(runtime) = core.runtime_mut(self.id.trigger) {
+            if runtime.is_discarded(self.id) {
+                drop(core);
+                attempted.next = Next::Dead(Reason::Discarded);
+                attempted.error = Some(error.as_str().into());
+                return self.dead(attempted, Failure { error, ..Failure::default() });
+            }
             runtime.keep_quiet(now + FULL_WAIT_MS, now);
-            runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
+            runtime.last_error = Some(LastError { at_ms: attempted.at_ms, status: None, error });
+            runtime.postpone(self.id, now + FULL_WAIT_MS);
         }
-        put_back(self.dispatch, self.id, FULL_WAIT_MS);
+        core.wake(self.id.trigger, now + FULL_WAIT_MS);
     }
 
     /// Decides what becomes of it, whose attempt has failed now.
@@ -363,7 +372,8 @@ impl Delivery<'_> {
             }
             core.settle(&attempted);
             let mut records = vec![LogRecord::Outcomes(vec![attempted])];
-            if reason == Reason::Gone {
+            let is_its_sink = |runtime: &mut Runtime| runtime.active.config.sink == trigger.config.sink;
+            if reason == Reason::Gone && core.runtime_mut(id.trigger).is_some_and(is_its_sink) {
                 let pause = pause(id.trigger, Some(Paused::GONE));
                 core.apply(&pause);
                 records.push(pause);
