@@ -150,7 +150,9 @@ enum Told {
     /// Taken, or refused for good.
     Done,
     /// Not before the wait that the sink asked for.
-    Again { wait: Option<Duration> },
+    Again {
+        wait: Option<Duration>,
+    },
     Unreadable(Unreadable),
 }
 
