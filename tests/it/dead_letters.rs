@@ -102,7 +102,7 @@ async fn pages_go_on_where_they_ended_though_what_was_listed_is_purged() {
     let mut seen = [ids(&first), ids(&rest)].concat();
     seen.sort();
     assert_eq!(seen, ["0.t", "1.t", "2.t", "3.t", "4.t"]);
-    assert_eq!(broker.get("dead-letters?limit=0").await, json!({ "items": [], "next": null }));
+    assert_eq!(broker.ask("/api/v1/dead-letters?limit=0").await.status, 400);
     assert_eq!(broker.ask("/api/v1/dead-letters?cursor=2").await.status, 400);
 }
 

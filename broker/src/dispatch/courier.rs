@@ -293,6 +293,12 @@ fn next(core: &mut Core, lanes: &mut Lanes) -> Vec<Task> {
             tasks.push(Task { id, trigger, sink, letter: core.fresh.letters.get(&id).cloned() });
         }
     }
+    if !void.is_empty() {
+        warn!(
+            count = void.len(),
+            "dead letters are told to nobody: their triggers have no dead-letter sink any more"
+        );
+    }
     for piece in void.chunks(VOID_MAX) {
         core.record(LogRecord::Told(piece.to_vec()));
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::refusal::Refused;
 
 /// For a whole body.
-pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// For other requests to give back bytes.
 pub(super) const ROOM_DEADLINE: Duration = Duration::from_secs(1);
 /// What a body without a length takes from the budget ahead of each read. No less than hyper reads at a time.
