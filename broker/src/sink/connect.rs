@@ -13,10 +13,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sluice_config as config;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::resolve::Resolver;
 use super::trust::Trust;
 
 /// Why a sink cannot be used as configured.
@@ -43,7 +44,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("cannot resolve {host}: {source}")]
-    Resolve { host: String, source: io::Error },
+    Resolve { host: String, source: Arc<io::Error> },
     #[error("{host} leads to {address}, a link-local or metadata address, which is not allowed")]
     Forbidden { host: String, address: IpAddr },
     #[error("{host} has no address")]
@@ -69,8 +70,7 @@ fn cause_of_tls(error: &io::Error) -> String {
 
 /// Where a sink is and how it is reached.
 pub struct Target {
-    host: String,
-    port: u16,
+    resolver: Resolver,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     allow_link_local: bool,
 }
@@ -86,17 +86,18 @@ impl Target {
                 Some((TlsConnector::from(Arc::new(tls_config(&sink.tls)?)), name))
             }
         };
-        Ok(Self { host, port, tls, allow_link_local: sink.allow_link_local })
+        Ok(Self { resolver: Resolver::new(&host, port), tls, allow_link_local: sink.allow_link_local })
     }
 
     /// Resolves the host and connects to the first address that answers; forbidden ones are never tried.
     pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        let resolve = |source| ConnectError::Resolve { host: self.host.clone(), source };
-        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(resolve)?;
-        let mut failed = ConnectError::NoAddress { host: self.host.clone() };
-        for address in addresses {
+        let host = || self.resolver.host().to_owned();
+        let resolve = |source| ConnectError::Resolve { host: host(), source };
+        let addresses = self.resolver.resolve().await.map_err(resolve)?;
+        let mut failed = ConnectError::NoAddress { host: host() };
+        for &address in &*addresses {
             if !self.allow_link_local && config::is_link_local(address.ip()) {
-                failed = ConnectError::Forbidden { host: self.host.clone(), address: address.ip() };
+                failed = ConnectError::Forbidden { host: host(), address: address.ip() };
                 continue;
             }
             match TcpStream::connect(address).await {
