@@ -171,6 +171,28 @@ async fn publish_takes_a_batch_of_any_size_and_a_byte_order_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::await_holding_lock, reason = "it is what keeps the output from being read")]
+async fn an_output_that_nobody_reads_holds_up_nothing_else() {
+    let sink = Sink::accepting().await;
+    let broker = Broker::start(&format!(
+        "triggers: {{ out: {{ sink: {{ stdout: {{}} }} }}, quick: {{ sink: \"{}\" }} }}",
+        sink.url
+    ))
+    .await;
+    let unread = broker.unread();
+    // Each is more than a pipe takes; one is read, into the hands of who must not keep it.
+    let data = format!("\"{}\"", "x".repeat(256 << 10));
+    for id in 0..24 {
+        assert_eq!(broker.publish(&[("id", &id.to_string())], &data).await.status, 202);
+    }
+    broker.trigger_when("quick", |trigger| trigger["delivered"] == 24).await;
+    assert_eq!(broker.get("events/3").await["event"]["id"], "3");
+    assert_eq!(broker.get("triggers/out").await["in_flight"], 24);
+    drop(unread);
+    broker.trigger_when("out", |trigger| trigger["delivered"] == 24).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn publish_takes_files_and_says_what_was_refused() {
     let broker = Broker::start("triggers: {}").await;
     let event = json!({ "specversion": "1.0", "id": "1", "source": "/f", "type": "com.example.file" });

@@ -57,7 +57,11 @@ impl HttpSink {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let client = Client::new(Target::new(host, port, sink, is_https)?, concurrency);
+        let target = match is_https {
+            true => Target::over_tls(host, port, sink)?,
+            false => Target::plain(host, port, sink),
+        };
+        let client = Client::new(target, concurrency);
         Ok(Self { url: sink.shown_url(), path, mode: sink.mode, headers, client })
     }
 
