@@ -10,7 +10,7 @@ use super::Admin;
 use super::answer::{self, Answer};
 use super::view::{self, Ages, Row};
 use crate::delivery::Reason;
-use crate::dispatch::{Core, Dispatch};
+use crate::dispatch::{self, Core, Dispatch};
 use crate::edge::Problem;
 use crate::store::{DeliveryId, Offset, TriggerEntry, clock};
 
@@ -131,14 +131,13 @@ pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>, body: 
 }
 
 async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
-    let (id, record) = {
+    let (id, written) = {
         let mut core = admin.dispatch.core();
         let id = find(&core, name)?.id;
-        (id, core.pause(id, reason))
+        (id, core.record_durably(dispatch::pause(id, reason)))
     };
     tracing::info!(trigger = name, "{}", if reason.is_some() { "paused trigger" } else { "resumed trigger" });
-    let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
-    written.map_err(|refusal| answer::unavailable(&refusal))?;
+    written.await.map_err(|refusal| answer::unavailable(&refusal))?;
     admin.dispatch.nudge(id);
     answer::json(&shown(&admin.dispatch, name).await?)
 }
