@@ -97,8 +97,10 @@ pub struct Keeper {
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
     is_stuck: bool,
-    /// The number of the last segment whose dead letters have been copied.
-    copied: u64,
+    /// Up to where the dead letters of the oldest segment have been copied.
+    copied: Option<Position>,
+    /// When they could not be, and why.
+    uncopied: Option<(Instant, String)>,
     /// What the last step failed with.
     failure: Option<String>,
     /// Why there are fewer spares than wanted.
@@ -162,7 +164,8 @@ impl Keeper {
             begun: 0,
             full: false,
             is_stuck: false,
-            copied: 0,
+            copied: None,
+            uncopied: None,
             failure: None,
             no_spare: None,
             scrub: Scrub::default(),
@@ -329,16 +332,34 @@ impl Keeper {
             if !is_settled || !(is_old || bytes > self.options.retention_bytes) {
                 return Ok(());
             }
-            if self.copied < number {
-                let letters = self.reader.letters();
-                settled.kept.copies_from(oldest, &mut |copies| letters.keep(copies))?;
-                self.copied = number;
-            }
+            self.copy_letters(&settled.kept, oldest)?;
             drop(segments);
             let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
             // A younger one must not go while this one may still be there: the log would have a hole.
             self.spares.retire(&segment, SPARES_MAX).inspect_err(|_| self.is_stuck = true)?;
         }
+    }
+
+    /// Copies what is kept of a segment. What has been copied is not copied again when the rest is tried again.
+    fn copy_letters(&mut self, kept: &Kept, oldest: &Segment) -> io::Result<()> {
+        if let Some((at, error)) = &self.uncopied
+            && at.elapsed() < self.options.upkeep.snapshot_interval
+        {
+            return Err(io::Error::other(error.clone()));
+        }
+        let from = self.copied.filter(|copied| copied.segment == oldest.number());
+        let letters = self.reader.letters();
+        let copied = kept.copies_from(
+            oldest,
+            from.unwrap_or_else(|| Position::start_of(oldest)),
+            &mut |copies, until| {
+                letters.keep(copies)?;
+                self.copied = Some(until);
+                Ok(())
+            },
+        );
+        self.uncopied = copied.as_ref().err().map(|error| (Instant::now(), error.to_string()));
+        copied
     }
 
     /// Lets copies go of which the older snapshot says that nobody needs them.
