@@ -257,7 +257,7 @@ impl Keeper {
         while self.spares.count() < SPARES_WANTED {
             let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
             let is_idle = || young && seen.replace(self.queue.appended()) == self.queue.appended();
-            if let Err(error) = self.spares.make(&is_idle) {
+            if let Err(error) = self.spares.make_ahead(&is_idle) {
                 // A full disk is said in other words.
                 let said = format!("a spare segment cannot be made: {error}");
                 if !self.full && self.no_spare.as_ref() != Some(&said) {
@@ -368,6 +368,12 @@ impl Keeper {
         self.reader.letters().sweep(&|key| settled.kept.needs(key))
     }
 
+    /// What is to stay free, and a segment while spares are to be made.
+    fn free_bytes_needed(&self) -> u64 {
+        let is_prepared = self.spares.count() >= SPARES_WANTED;
+        self.options.free_bytes.saturating_add(if is_prepared { 0 } else { self.options.segment_bytes })
+    }
+
     fn bytes(&self, segments: &[Arc<Segment>]) -> u64 {
         segments.iter().map(|segment| segment.extent().end).sum()
     }
@@ -386,9 +392,7 @@ impl Keeper {
             > share(if self.full { self.options.resume_percent } else { self.options.stop_percent })
         {
             Some(format!("{owed_bytes} bytes are owed to triggers and dead letters, the limit is {limit}"))
-        } else if self.spares.count() < SPARES_WANTED
-            && free_bytes < self.options.free_bytes.max(self.options.segment_bytes)
-        {
+        } else if free_bytes < self.free_bytes_needed() {
             Some(format!("the file system has {free_bytes} bytes left"))
         } else {
             None
