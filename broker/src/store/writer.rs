@@ -366,7 +366,7 @@ impl Writer {
         };
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
-            let Err(error) = self.spares.make(&|| false) else { continue };
+            let Err(error) = self.spares.make_ahead(&|| false) else { continue };
             if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }
