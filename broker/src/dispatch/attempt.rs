@@ -16,7 +16,9 @@ use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
-use crate::store::{Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, clock, digest};
+use crate::store::{
+    Attempted, DeliveryId, LogRecord, NewEvent, Next, Paused, ReadError, Record, clock, digest,
+};
 use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
@@ -319,7 +321,7 @@ fn dead(
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
-            let pause = pause(id.trigger, Some("the sink answered 410 Gone"));
+            let pause = pause(id.trigger, Some(Paused::GONE));
             core.apply(&pause);
             records.push(pause);
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");

@@ -13,7 +13,9 @@ use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
 use crate::routing::{Rule, Table};
 use crate::sink::{OpenError, Sink};
-use crate::store::{LogRecord, Offset, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
+use crate::store::{
+    LogRecord, Offset, Paused, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock,
+};
 
 /// A trigger, its sinks, and what the log keeps of it.
 struct Opened {
@@ -224,7 +226,7 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
         let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
         let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != active.config.sink);
         let Some(state) = core.state.triggers.get(&id) else { continue };
-        let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
+        let is_gone = state.paused.as_ref().is_some_and(Paused::is_gone);
         let runtime = match former {
             Some(mut runtime) => {
                 runtime.reconfigure(active, state);

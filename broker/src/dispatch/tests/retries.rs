@@ -455,6 +455,43 @@ fn a_gone_sinks_trigger_goes_on_when_its_sink_changes() {
     );
 }
 
+#[test]
+fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
+    check(
+        "t: { sink: http://shop }, u: { sink: http://shop }",
+        |sink, id, _| match (sink, id) {
+            ("shop", "late") => "410 after 2s",
+            _ => "200",
+        },
+        async |broker| {
+            broker.publish("late").await;
+            broker.at(1.0).await;
+            // Before its sink says so, and the other after.
+            broker.pause("u", Some("paused by an operator")).await;
+            broker.at(5.0).await;
+            broker.pause("t", Some("paused by an operator")).await;
+            broker.publish("b").await;
+            broker.reload("t: { sink: http://mail }, u: { sink: http://mail }").await;
+            broker.at(30.0).await;
+            broker.pause("t", None).await;
+            broker.pause("u", None).await;
+            broker.at(40.0).await;
+        },
+        &expect![[r#"
+            +0s     t late try 1 -> 410, dead letter: gone
+            +0s     u late try 1 -> 410, dead letter: gone
+            +1s     u paused: paused by an operator
+            +2s     t paused: the sink answered 410 Gone
+            +2s     u paused: the sink answered 410 Gone
+            +5s     t paused: paused by an operator
+            +30s    t goes on
+            +30s    u goes on
+            +30s    t b try 1 -> 200
+            +30s    u b try 1 -> 200
+        "#]],
+    );
+}
+
 /// Outside of tests the wait is a share of the backoff, anything from none of it to all of it.
 #[test]
 fn production_waits_with_full_jitter() {
