@@ -148,6 +148,29 @@ async fn a_stdout_sink_prints_the_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn publish_believes_nobody_that_says_no_offset() {
+    let other = Sink::accepting().await;
+    let words = ["publish", "--type", "t", "--source", "/me", "--data", "hello", "--url", &other.url];
+    let told = told(&words);
+    assert!(told.code == 1 && told.err.contains("is no Sluice"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_takes_a_batch_of_any_size_and_a_byte_order_mark() {
+    let broker = Broker::start("triggers: {}").await;
+    let event =
+        |id: usize| json!({ "specversion": "1.0", "id": id.to_string(), "source": "/me", "type": "t" });
+    let batch: Vec<_> = (0..60_000).map(event).collect();
+    std::fs::write(broker.path().join("batch.json"), serde_json::to_vec(&batch).unwrap()).unwrap();
+    let told = broker.cli("publish batch.json");
+    assert_eq!((told.code, told.out.lines().count()), (0, 60_000), "{}", told.err);
+    std::fs::write(broker.path().join("marked.json"), format!("\u{feff}{}", event(60_000))).unwrap();
+    assert_eq!(broker.cli("publish marked.json").out, "60000\n");
+    std::fs::write(broker.path().join("none.json"), "[ ]").unwrap();
+    assert_eq!(broker.cli("publish none.json").code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::await_holding_lock, reason = "it is what keeps the output from being read")]
 async fn an_output_that_nobody_reads_holds_up_nothing_else() {
     let sink = Sink::accepting().await;

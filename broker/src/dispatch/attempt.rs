@@ -9,22 +9,32 @@ use sluice_adapters::Refusal;
 use sluice_schemas::Event;
 use tracing::{debug, error, warn};
 
-use super::core::{Core, ended_without_attempt};
+use super::core::{Core, ended_without_attempt, pause};
 use super::courier::Letter;
 use super::order::has_key;
 use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
-use crate::store::{
-    Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, TriggerId, clock, digest,
-};
+use crate::store::{Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, clock, digest};
 use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
 const UNREADABLE_WAIT_MS: u64 = 60_000;
 /// One whose attempt panicked, after this.
 const PANIC_WAIT_MS: u64 = 1000;
+/// A trigger whose sink's reply found no room in the store waits so long: each attempt may come to the same.
+const FULL_WAIT_MS: u64 = 10_000;
+
+/// What a sink's answer comes to.
+enum Verdict {
+    Accepted,
+    /// With a reply, and both are on the log.
+    Replied,
+    Failed(Outcome),
+    /// With a reply for which the store has no room.
+    NoRoom(Refusal),
+}
 
 /// Says that a claim is over, whatever becomes of its task.
 struct InFlight {
@@ -104,11 +114,13 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         next: Next::Delivered,
     };
     match answered(dispatch, &trigger, &record, answer.outcome, &attempted).await {
-        Ok(is_written) => accepted(dispatch, &trigger, attempted, is_written),
-        Err(outcome) => {
+        Verdict::Accepted => accepted(dispatch, &trigger, attempted),
+        Verdict::Replied => settle_accepted(&mut dispatch.core(), &trigger, &attempted),
+        Verdict::Failed(outcome) => {
             let age = age(dispatch, id, first_ms, now);
             failed(dispatch, &trigger, &record, &outcome, attempted, (now, age));
         }
+        Verdict::NoRoom(refusal) => wait_for_room(dispatch, &trigger, id, &refusal),
     }
 }
 
@@ -120,23 +132,24 @@ fn age(dispatch: &Dispatch, id: DeliveryId, first_ms: Option<u64>, now: u64) -> 
     Duration::from_millis(active_ms.saturating_sub(first))
 }
 
-/// Stores what the sink replied, if it did, and so says what its answer comes to: accepted, and whether that is on the log
-/// already, or a failure.
+/// Stores what the sink replied, if it did, and so says what its answer comes to.
 async fn answered(
     dispatch: &Dispatch,
     trigger: &Active,
     record: &Record,
     outcome: Outcome,
     attempted: &Attempted,
-) -> Result<bool, Outcome> {
+) -> Verdict {
     match outcome {
-        Outcome::Accepted { reply } if reply.is_empty() => Ok(false),
+        Outcome::Accepted { reply } if reply.is_empty() => Verdict::Accepted,
         Outcome::Accepted { reply } => {
-            store_reply(dispatch, record, reply, attempted).await?;
-            trigger.counters.replies.fetch_add(1, Ordering::Relaxed);
-            Ok(true)
+            let verdict = store_reply(dispatch, record, reply, attempted).await;
+            if matches!(verdict, Verdict::Replied) {
+                trigger.counters.replies.fetch_add(1, Ordering::Relaxed);
+            }
+            verdict
         }
-        failure @ (Outcome::Retriable { .. } | Outcome::Rejected { .. }) => Err(failure),
+        failure @ (Outcome::Retriable { .. } | Outcome::Rejected { .. }) => Verdict::Failed(failure),
     }
 }
 
@@ -156,7 +169,7 @@ fn failed(
     attempted.body = failure.body.clone();
     note_quiet(dispatch, trigger, outcome, now);
     match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
-        Disposition::Settle => accepted(dispatch, trigger, attempted, false),
+        Disposition::Settle => accepted(dispatch, trigger, attempted),
         Disposition::RetryIn(wait) => {
             attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
             match try_again(dispatch, attempted) {
@@ -242,15 +255,18 @@ fn untransformed(
     dead(dispatch, trigger, record, attempted, attempts, Failure { error, ..Failure::default() });
 }
 
-fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted, is_written: bool) {
-    trigger.counters.accepted.fetch_add(1, Ordering::Relaxed);
+fn accepted(dispatch: &Dispatch, trigger: &Active, attempted: Attempted) {
     let mut core = dispatch.core();
-    core.settle(&attempted);
+    settle_accepted(&mut core, trigger, &attempted);
+    core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
+}
+
+/// Folds in that a sink accepted; the caller writes the record, or has.
+fn settle_accepted(core: &mut Core, trigger: &Active, attempted: &Attempted) {
+    trigger.counters.accepted.fetch_add(1, Ordering::Relaxed);
+    core.settle(attempted);
     if let Some(runtime) = core.runtimes.get_mut(&trigger.id) {
         runtime.is_well = true;
-    }
-    if !is_written {
-        core.log.append_later(vec![LogRecord::Outcomes(vec![attempted])]);
     }
 }
 
@@ -303,7 +319,9 @@ fn dead(
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
-            records.push(core.pause(id.trigger, Some("the sink answered 410 Gone")));
+            let pause = pause(id.trigger, Some("the sink answered 410 Gone"));
+            core.apply(&pause);
+            records.push(pause);
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
         }
         core.log.append_later(records);
@@ -317,15 +335,14 @@ async fn store_reply(
     cause: &Record,
     reply: Vec<Event>,
     attempted: &Attempted,
-) -> Result<(), Outcome> {
+) -> Verdict {
     let hops = cause.hops + 1;
-    let rejected =
-        |error: String, reason| Outcome::Rejected { cause: Failure { error, ..Failure::default() }, reason };
+    let rejected = |error: String, reason| {
+        Verdict::Failed(Outcome::Rejected { cause: Failure { error, ..Failure::default() }, reason })
+    };
     if hops > dispatch.shared.hops_max {
-        return Err(rejected(
-            format!("the reply would be hop {hops} of at most {}", dispatch.shared.hops_max),
-            Reason::Loop,
-        ));
+        let error = format!("the reply would be hop {hops} of at most {}", dispatch.shared.hops_max);
+        return rejected(error, Reason::Loop);
     }
     let entry_point = format!("reply/{}", attempted.id.trigger.0);
     let events = reply.into_iter().map(|event| NewEvent {
@@ -346,15 +363,16 @@ async fn store_reply(
                 let count = if receipt.duplicate { &counters.duplicates } else { &counters.accepted };
                 count.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(())
+            Verdict::Replied
         }
         Err(refusal @ (Refusal::Conflict { .. } | Refusal::TooLarge { .. })) => {
-            Err(rejected(format!("the reply was not stored: {refusal}"), Reason::Reply))
+            rejected(format!("the reply was not stored: {refusal}"), Reason::Reply)
         }
-        Err(refusal) => {
+        Err(refusal @ Refusal::Full { .. }) => Verdict::NoRoom(refusal),
+        Err(refusal @ Refusal::Unavailable { .. }) => {
             let cause =
                 Failure { error: format!("the reply was not stored: {refusal}"), ..Failure::default() };
-            Err(Outcome::Retriable { cause, retry_after: None })
+            Verdict::Failed(Outcome::Retriable { cause, retry_after: None })
         }
     }
 }
@@ -379,6 +397,18 @@ fn put_back(dispatch: &Dispatch, id: DeliveryId, wait_ms: u64) {
     core.wake(id.trigger, until);
 }
 
+/// A trigger whose sink replies waits while the store has no room for a reply, and so does this delivery.
+fn wait_for_room(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, refusal: &Refusal) {
+    let error = format!("the reply was not stored: {refusal}");
+    debug!(trigger = %trigger.name, offset = %id.offset, "{error}");
+    if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
+        let now = clock::steady_ms();
+        runtime.keep_quiet(now + FULL_WAIT_MS, now);
+        runtime.last_error = Some(LastError { at_ms: now, status: None, error });
+    }
+    put_back(dispatch, id, FULL_WAIT_MS);
+}
+
 /// An event that cannot be read is neither delivered nor dead: it stays pending, visibly, and is tried again.
 fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &ReadError) {
     error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
@@ -387,41 +417,4 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
         runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
     }
     put_back(dispatch, id, UNREADABLE_WAIT_MS);
-}
-
-impl Dispatch {
-    /// Makes everything pending of a trigger a dead letter, in pieces; returns how many that were. What is in flight is one
-    /// unless its sink accepts it.
-    pub async fn discard(&self, id: TriggerId, reason: Reason) -> Result<u64, Refusal> {
-        const PIECE: usize = 1000;
-        let mut total = 0;
-        loop {
-            let (pieces, behind) = {
-                let mut core = self.core();
-                if reason == Reason::TriggerRemoved && !core.is_removed(id) {
-                    // It has come back meanwhile.
-                    return Ok(total);
-                }
-                let pieces = core.discard(id, reason, PIECE);
-                (pieces, core.state.triggers.get(&id).is_some_and(|state| state.behind.is_some()))
-            };
-            if pieces.is_empty() && !behind {
-                return Ok(total);
-            }
-            total += pieces.len() as u64;
-            let is_empty = pieces.is_empty();
-            if !is_empty {
-                self.log().append(Vec::new(), vec![LogRecord::Outcomes(pieces)]).await?;
-                self.shared.owed.notify_one();
-            }
-            if behind {
-                let caught_up = history::catch_up(self, id).await;
-                caught_up.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
-                if is_empty {
-                    // What is in flight must end first, or what was matched reach the log.
-                    tokio::time::sleep(history::CATCH_UP_PAUSE).await;
-                }
-            }
-        }
-    }
 }

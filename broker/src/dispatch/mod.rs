@@ -8,6 +8,7 @@ mod attempt;
 mod census;
 mod core;
 mod courier;
+mod dead_letters;
 mod history;
 mod order;
 mod reload;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::census::{Census, UnmatchedType};
-pub use self::core::{Core, ended_without_attempt};
+pub use self::core::{Core, ended_without_attempt, pause};
 pub use self::reload::{Prepared, WrongSink, prepare};
 pub use self::trigger::{Active, Counters, LastError, Runtime, SECONDS_BOUNDS_MS, Step};
 use crate::store::{Log, Record, State, TriggerEntry, TriggerId, TriggerState, clock};

@@ -7,7 +7,7 @@ use sluice_adapters::Refusal;
 use sluice_config::{self as config, Start};
 use sluice_language::Filter;
 
-use super::core::Core;
+use super::core::{Core, pause};
 use super::trigger::{Active, Counters, Runtime};
 use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
@@ -234,8 +234,7 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
         };
         core.runtimes.insert(id, runtime);
         if has_moved && is_gone {
-            let record = core.pause(id, None);
-            core.log.append_later(vec![record]);
+            core.record(pause(id, None));
         }
         installed.push(id);
     }

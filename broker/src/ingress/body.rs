@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::refusal::Refused;
 
 /// For a whole body.
-pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// For other requests to give back bytes.
 pub(super) const ROOM_DEADLINE: Duration = Duration::from_secs(1);
 /// A body that has sent nothing for so long holds room for what it has sent, and gets the rest again when it goes on. Less

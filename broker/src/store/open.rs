@@ -232,7 +232,13 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let identity = Identity::load_or_make(&*disk, &layout)?;
     let mut files = LogFiles::load(&*disk, &layout, identity.id()?)?;
     let found = std::mem::take(&mut files.spares);
-    let spares = Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, found));
+    let spares = Arc::new(Spares::new(
+        Arc::clone(&disk),
+        layout.clone(),
+        options.segment_bytes,
+        options.free_bytes,
+        found,
+    ));
     let recovered = recover(&disk, &layout, options, &identity, files, &spares, accepted)?;
 
     let letters = Letters::new(Arc::clone(&disk), layout.clone(), identity.id()?);
@@ -261,7 +267,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
     // What the keeper wants to see before it takes events, see `Keeper::tell`.
-    let free_bytes_min = options.free_bytes.max(options.segment_bytes);
+    let free_bytes_min = options.free_bytes.saturating_add(options.segment_bytes);
     let room = Room { disk: Arc::clone(&disk), free_bytes_min };
     let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let frame_bytes_max = spares.frame_bytes_max();

@@ -126,11 +126,7 @@ fn miss_end(
         && let Some(last) = segments.last()
     {
         // What the snapshot covers has not been read: it may be what is missing.
-        let start = Position {
-            segment: last.number(),
-            at: SEGMENT_HEADER_BYTES,
-            frame: last.header.first_frame.saturating_sub(1),
-        };
+        let start = Position::start_of(last);
         let found = scan::scan(std::slice::from_ref(last), start, last.header.first_offset, &mut |found| {
             note(found);
             Ok(())

@@ -26,6 +26,14 @@ pub struct Position {
     pub frame: u64,
 }
 
+impl Position {
+    /// In front of the first frame of a segment.
+    pub fn start_of(segment: &Segment) -> Self {
+        let frame = segment.header.first_frame.saturating_sub(1);
+        Self { segment: segment.number(), at: SEGMENT_HEADER_BYTES, frame }
+    }
+}
+
 /// A frame that was found whole.
 pub struct Found<'a> {
     pub segment: &'a Segment,

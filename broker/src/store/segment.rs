@@ -279,6 +279,8 @@ pub struct Spares {
     disk: Arc<dyn Disk>,
     layout: Layout,
     segment_bytes: u64,
+    /// What the file system is to keep free besides: snapshots and copies of dead letters need it.
+    free_bytes: u64,
     ready: Mutex<SpareState>,
 }
 
@@ -296,10 +298,16 @@ struct Spare {
 }
 
 impl Spares {
-    pub fn new(disk: Arc<dyn Disk>, layout: Layout, segment_bytes: u64, found: Vec<u64>) -> Self {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        segment_bytes: u64,
+        free_bytes: u64,
+        found: Vec<u64>,
+    ) -> Self {
         let next = found.iter().max().map_or(1, |last| last + 1);
         let files = found.into_iter().map(|number| Spare { number, is_written: false }).collect();
-        Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files, next }) }
+        Self { disk, layout, segment_bytes, free_bytes, ready: Mutex::new(SpareState { files, next }) }
     }
 
     /// A frame of this many bytes fits every segment.
@@ -310,6 +318,16 @@ impl Spares {
 
     pub fn count(&self) -> usize {
         self.state().files.len()
+    }
+
+    /// Makes one more spare if that leaves free what is to stay free.
+    pub fn make_ahead(&self, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
+        let free_bytes = self.disk.free_bytes(&self.layout.dir)?;
+        if free_bytes < self.free_bytes.saturating_add(self.segment_bytes) {
+            let error = format!("the file system has {free_bytes} bytes left");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, error));
+        }
+        self.make(is_idle)
     }
 
     /// Makes one more spare, reserving its space. While `is_idle` says so its blocks are written too, so that a later

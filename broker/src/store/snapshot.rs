@@ -114,7 +114,7 @@ impl Folded {
         // No more than may be needed: those there is room for, those settled already, and the first that stays behind.
         let mut room = capacity.saturating_sub(self.state.outstanding()).min(usize::MAX >> 1);
         let mut matches: BTreeMap<TriggerId, BTreeSet<Offset>> = BTreeMap::new();
-        let start = start_of(first);
+        let start = Position::start_of(first);
         // Up to where the matches of each are known, and which triggers know no more of theirs.
         let mut read_to: BTreeMap<TriggerId, Offset> = behind.iter().copied().collect();
         let mut unread: BTreeSet<TriggerId> = BTreeSet::new();
@@ -262,12 +262,6 @@ pub fn base(
     let mut folded = Folded::start(identity.created_at_ms, start, size);
     folded.state.next_offset = first.first_offset;
     Ok(Some(folded))
-}
-
-/// In front of the first frame of a segment.
-fn start_of(segment: &Segment) -> Position {
-    let frame = segment.header.first_frame.saturating_sub(1);
-    Position { segment: segment.number(), at: SEGMENT_HEADER_BYTES, frame }
 }
 
 /// Whether gaps say that what is missing between a position and the next whole frame is lost.

@@ -94,6 +94,38 @@ fn attempts_end_at_their_number_and_the_dead_letter_sink_is_told_until_it_listen
 }
 
 #[test]
+fn a_dead_letter_sink_is_told_no_sooner_than_it_wants() {
+    check(
+        "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { retry: 0 } }",
+        |sink, id, attempt| match (sink, id, attempt) {
+            ("shop", ..) => "503",
+            (_, "b", 1) => "429 retry-after 9",
+            (_, "c", 1) => "503 after 1s",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["a", "b", "c"] {
+                broker.publish(id).await;
+            }
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter a: attempts, attempts 1 -> 200
+            +0s     told of a
+            +0s     t b try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter b: attempts, attempts 1 -> 429 retry-after 9
+            +0s     t c try 1 -> 503, dead letter: attempts
+            +9s     graveyard gets dead letter b: attempts, attempts 1 -> 200
+            +9s     told of b
+            +9s     graveyard gets dead letter c: attempts, attempts 1 -> 503 after 1s
+            +11s    graveyard gets dead letter c: attempts, attempts 1 -> 200
+            +11s    told of c
+        "#]],
+    );
+}
+
+#[test]
 fn no_retry_is_one_attempt() {
     check(
         "t: { sink: http://shop, delivery: { retry: 0 } }",

@@ -382,6 +382,20 @@ fn what_is_settled_in_the_segment_of_the_oldest_event_owed_is_not_owed() {
 }
 
 #[test]
+fn a_store_that_is_full_of_what_is_owed_takes_a_reply_since_that_settles_its_cause() {
+    let options = Options { segment_bytes: 8 << 20, retention_bytes: 1 << 20, ..options() };
+    let mut run = Run::open(&SimDisk::new(), &options).unwrap();
+    let cause = run.put("0", 1_100_000);
+    run.keeper.step();
+    let refused = |answer| matches!(answer, Err(sluice_adapters::Refusal::Full { .. }));
+    let fresh = [event("fresh", 10)];
+    assert!(refused(run.append(&fresh, vec![])));
+    let settled = outcome(TriggerId(1), cause.0, 0, Next::Delivered);
+    assert!(!refused(run.append(&[event("reply", 10)], vec![settled])));
+    assert!(refused(run.append(&fresh, vec![])));
+}
+
+#[test]
 fn a_store_on_the_file_system_of_this_machine_opens_once_and_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { dir: dir.path().join("deep/data"), segment_bytes: 1 << 20, ..options() };

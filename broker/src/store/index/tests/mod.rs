@@ -288,7 +288,7 @@ fn open_index(index: &Index) -> Arc<Trees> {
 /// Opens the index if it is not open and indexes so many blocks at most; returns how many.
 fn build(index: &Index, blocks: usize) -> usize {
     let trees = index.trees().unwrap_or_else(|| open_index(index));
-    let done = (0..blocks).take_while(|_| index.step(&trees, &mut Pace::new(&index, false)).unwrap()).count();
+    let done = (0..blocks).take_while(|_| index.step(&trees, &mut Pace::new(index, false)).unwrap()).count();
     index.set_trees(Some(trees));
     done
 }
