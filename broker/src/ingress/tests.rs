@@ -73,13 +73,15 @@ fn answer(request: sluice_adapters::Request) {
     let _ = request.answer.send(Ok(Published { receipts }));
 }
 
+type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A body of the largest size that counts what is read of it, and can be without a length, or stall.
 struct Counted {
     frame: Bytes,
     frames_left: usize,
     has_length: bool,
     /// With so many frames left nothing comes until then.
-    stall: Option<(usize, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    stall: Option<(usize, Until)>,
     read: Arc<AtomicUsize>,
 }
 
@@ -120,7 +122,7 @@ fn body(frame_bytes: usize, frames_left: usize, has_length: bool, read: &Arc<Ato
 /// A body of the largest size with a length, of which so many KiB come at once and the rest then.
 fn stalling(kib: usize, until: impl Future<Output = ()> + Send + 'static) -> Body {
     let frame = Bytes::from_static(&[0; KIB]);
-    let stall = Some((KIB - kib, Box::pin(until) as _));
+    let stall = Some((KIB - kib, Box::pin(until) as Until));
     Body::new(Counted { frame, frames_left: KIB, has_length: true, stall, read: Arc::default() })
 }
 
@@ -209,7 +211,7 @@ async fn a_body_has_thirty_seconds() {
         let began = Instant::now();
         let frame = Bytes::from_static(b"12345");
         let read = Arc::default();
-        let stall = Some((0, Box::pin(std::future::pending()) as _));
+        let stall = Some((0, Box::pin(std::future::pending()) as Until));
         let body = Counted { frame, frames_left: 1, has_length, stall, read };
         assert_eq!(stand.post(Body::new(body)).await, StatusCode::REQUEST_TIMEOUT);
         assert_eq!(began.elapsed().as_secs(), 30);
