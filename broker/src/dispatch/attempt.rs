@@ -321,7 +321,7 @@ fn dead(
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
-            let pause = pause(id.trigger, Some(Paused::GONE));
+            let pause = pause(id.trigger, Some(&Paused::gone(trigger.sink.url())));
             core.apply(&pause);
             records.push(pause);
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");

@@ -423,7 +423,7 @@ fn a_gone_sink_pauses_its_trigger_until_someone_resumes_it() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +0s     graveyard gets dead letter a: gone, attempts 1 -> 200
             +0s     told of a
             +3600s  t goes on
@@ -448,9 +448,32 @@ fn a_gone_sinks_trigger_goes_on_when_its_sink_changes() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +20s    t goes on
             +20s    t b try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn another_sink_at_the_next_start_ends_the_pause_of_one_that_was_gone() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, _, _| if sink == "shop" { "410" } else { "200" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            broker.publish("b").await;
+            broker.kill_and_restart().await;
+            broker.at(10.0).await;
+            broker.kill_and_restart_with("t: { sink: http://mail }").await;
+            broker.at(20.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 410, dead letter: gone
+            +0s     t paused: http://shop answered 410 Gone
+            +10.01s t goes on
+            +10.01s t b try 1 -> 200
         "#]],
     );
 }
@@ -481,8 +504,8 @@ fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
             +0s     t late try 1 -> 410, dead letter: gone
             +0s     u late try 1 -> 410, dead letter: gone
             +1s     u paused: paused by an operator
-            +2s     t paused: the sink answered 410 Gone
-            +2s     u paused: the sink answered 410 Gone
+            +2s     t paused: http://shop answered 410 Gone
+            +2s     u paused: http://shop answered 410 Gone
             +5s     t paused: paused by an operator
             +30s    t goes on
             +30s    u goes on
