@@ -67,8 +67,10 @@ pub async fn route_leftovers(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<
         match read {
             Ok((piece, matched, table)) => {
                 waits = Waits::default();
+                let search = dispatch.core().census.search(&piece.records);
                 let steps = dispatch.core().route_leftovers(from, &piece, matched, &table);
                 dispatch.start(steps.unwrap_or_default());
+                dispatch.look_into(search);
             }
             Err(error) => {
                 error!(offset = %from, "{}", waiting(from, &error));
@@ -124,7 +126,8 @@ async fn route_history(dispatch: Dispatch) {
                 dispatch.start(steps.unwrap_or_default());
             }
             Err(error) => {
-                let (until, waits) = resting.entry(id).or_insert_with(|| (Instant::now(), Waits::default()));
+                let (until, waits) =
+                    resting.entry(id).or_insert_with(|| (Instant::now(), Waits::default()));
                 *until = Instant::now() + waits.next();
                 let text = format!("the past of the trigger waits for offset {from}: {error}");
                 say_unreadable(&dispatch, id, &text);
