@@ -90,7 +90,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
             Err(error) => return unreadable(dispatch, &trigger, id, &error),
         },
     };
-    let started = clock::steady_ms();
+    let (at_ms, started) = (clock::wall_ms(), clock::steady_ms());
     if attempt > 1 && trigger.policy.is_expired(age(dispatch, id, first_ms, started)) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
@@ -107,7 +107,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     let attempted = Attempted {
         id,
         attempt,
-        at_ms: started,
+        at_ms,
         duration_ms: u32::try_from(now - started).unwrap_or(u32::MAX),
         status: answer.status,
         error: None,
@@ -173,7 +173,8 @@ fn failed(
     match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
         Disposition::Settle => accepted(dispatch, trigger, attempted),
         Disposition::RetryIn(wait) => {
-            attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
+            let begun_ms = now - u64::from(attempted.duration_ms);
+            attempted.next = Next::RetryAt { begun_ms, due_ms: now + wait.as_millis() as u64 };
             match try_again(dispatch, attempted) {
                 Ok(()) => {
                     debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
@@ -406,7 +407,7 @@ fn wait_for_room(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, refusal:
     if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
         let now = clock::steady_ms();
         runtime.keep_quiet(now + FULL_WAIT_MS, now);
-        runtime.last_error = Some(LastError { at_ms: now, status: None, error });
+        runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
     }
     put_back(dispatch, id, FULL_WAIT_MS);
 }
@@ -416,7 +417,7 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
     error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
     if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
         let error = cause.to_string();
-        runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
+        runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
     }
     put_back(dispatch, id, UNREADABLE_WAIT_MS);
 }

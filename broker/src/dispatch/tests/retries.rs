@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::rig::{Setup, check};
+use crate::store::clock;
 
 #[test]
 fn a_failing_sink_is_tried_until_it_accepts() {
@@ -513,6 +514,24 @@ fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
             +30s    u b try 1 -> 200
         "#]],
     );
+}
+
+/// Here, two hours pass that no clock on a wall shows: the machine's clock was set back, or was wrong at the start.
+#[test]
+fn times_of_day_are_the_walls_whatever_the_clock_of_waits_shows() {
+    let setup = Setup::new("t: { sink: http://shop, delivery: { retry: 1 } }", |_, _, _| "503");
+    setup.play(async |broker| {
+        let before = clock::wall_ms();
+        broker.at(7200.0).await;
+        broker.publish("a").await;
+        broker.at(7300.0).await;
+        let now = before..=clock::wall_ms();
+        let core = broker.dispatch.core();
+        let (id, letter) = core.state.dead.first_key_value().expect("a dead letter");
+        assert!(now.contains(&letter.at_ms), "{now:?}: {letter:?}");
+        let last_error = core.runtimes[&id.trigger].last_error.as_ref().expect("an error");
+        assert!(now.contains(&last_error.at_ms), "{now:?}: {last_error:?}");
+    });
 }
 
 /// Outside of tests the wait is a share of the backoff, anything from none of it to all of it.
