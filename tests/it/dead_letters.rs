@@ -131,7 +131,8 @@ async fn a_redrive_that_fails_again_is_a_dead_letter_again() {
     let sink = refusing().await;
     let broker = with_dead(&sink, &["1"]).await;
     let first = broker.dead_letters(1).await[0]["id"].clone();
-    broker.do_call("dead-letters/redrive", &json!({ "ids": [first] })).await;
+    let told = broker.do_call("dead-letters/redrive", &json!({ "ids": [first, first] })).await;
+    assert_eq!(told["redriven"], 1, "{told}");
     sink.wait_for(2).await;
     let second = broker.dead_letters(1).await[0]["id"].clone();
     assert_ne!(first, second);

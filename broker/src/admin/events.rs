@@ -129,7 +129,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         let is_purged = trail.purged.contains(&(*trigger, *redrive));
         let next_at = slot
             .filter(|slot| slot.attempts > 0)
-            .map_or(Value::Null, |slot| view::time(slot.due_ms(core.state.base_ms)));
+            .map_or(Value::Null, |slot| view::due(slot.due_ms(core.state.base_ms)));
         deliveries.push(json!({
             "trigger": view::name_of(&core, *trigger),
             "redrive": redrive,

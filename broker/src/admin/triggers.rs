@@ -61,7 +61,7 @@ pub async fn pending(
             "trigger": name,
             "attempts": waiting.attempts,
             "reason": waiting.why,
-            "next_at": waiting.next_ms.map_or(Value::Null, view::time),
+            "next_at": waiting.next_ms.map_or(Value::Null, view::due),
         })
     });
     let items: Vec<_> = items.collect();

@@ -16,7 +16,9 @@ use super::trigger::{Active, Claim, LastError, Step};
 use super::{Dispatch, history};
 use crate::delivery::{Disposition, Failure, Outcome, Reason};
 use crate::sink;
-use crate::store::{Attempted, DeliveryId, LogRecord, NewEvent, Next, ReadError, Record, clock, digest};
+use crate::store::{
+    Attempted, DeliveryId, LogRecord, NewEvent, Next, Paused, ReadError, Record, clock, digest,
+};
 use crate::transform;
 
 /// An event that cannot be read now is looked at again after this.
@@ -88,7 +90,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
             Err(error) => return unreadable(dispatch, &trigger, id, &error),
         },
     };
-    let started = clock::steady_ms();
+    let (at_ms, started) = (clock::wall_ms(), clock::steady_ms());
     if attempt > 1 && trigger.policy.is_expired(age(dispatch, id, first_ms, started)) {
         let attempted = ended_without_attempt(id, Reason::Age);
         return dead(dispatch, &trigger, &record, attempted, attempt - 1, Failure::default());
@@ -105,7 +107,7 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
     let attempted = Attempted {
         id,
         attempt,
-        at_ms: started,
+        at_ms,
         duration_ms: u32::try_from(now - started).unwrap_or(u32::MAX),
         status: answer.status,
         error: None,
@@ -171,7 +173,8 @@ fn failed(
     match trigger.policy.decide(attempt, outcome, age, (dispatch.shared.jitter)()) {
         Disposition::Settle => accepted(dispatch, trigger, attempted),
         Disposition::RetryIn(wait) => {
-            attempted.next = Next::RetryAt { due_ms: now + wait.as_millis() as u64 };
+            let begun_ms = now - u64::from(attempted.duration_ms);
+            attempted.next = Next::RetryAt { begun_ms, due_ms: now + wait.as_millis() as u64 };
             match try_again(dispatch, attempted) {
                 Ok(()) => {
                     debug!(trigger = %trigger.name, offset = %id.offset, attempt, "attempt failed, retry in {wait:?}");
@@ -319,7 +322,7 @@ fn dead(
         core.settle(&attempted);
         let mut records = vec![LogRecord::Outcomes(vec![attempted])];
         if reason == Reason::Gone {
-            let pause = pause(id.trigger, Some("the sink answered 410 Gone"));
+            let pause = pause(id.trigger, Some(&Paused::gone(trigger.sink.url())));
             core.apply(&pause);
             records.push(pause);
             warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");
@@ -404,7 +407,7 @@ fn wait_for_room(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, refusal:
     if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
         let now = clock::steady_ms();
         runtime.keep_quiet(now + FULL_WAIT_MS, now);
-        runtime.last_error = Some(LastError { at_ms: now, status: None, error });
+        runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
     }
     put_back(dispatch, id, FULL_WAIT_MS);
 }
@@ -414,7 +417,7 @@ fn unreadable(dispatch: &Dispatch, trigger: &Active, id: DeliveryId, cause: &Rea
     error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read an event that is to be delivered");
     if let Some(runtime) = dispatch.core().runtime_mut(id.trigger) {
         let error = cause.to_string();
-        runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
+        runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
     }
     put_back(dispatch, id, UNREADABLE_WAIT_MS);
 }

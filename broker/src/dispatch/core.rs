@@ -310,7 +310,7 @@ impl Core {
     pub fn settle(&mut self, attempted: &Attempted) {
         let id = attempted.id;
         let due = match attempted.next {
-            Next::RetryAt { due_ms } => Some(due_ms),
+            Next::RetryAt { due_ms, .. } => Some(due_ms),
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
@@ -460,7 +460,7 @@ pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
     Attempted {
         id,
         attempt: 0,
-        at_ms: clock::steady_ms(),
+        at_ms: clock::wall_ms(),
         duration_ms: 0,
         status: None,
         error: Some(reason.detail().into()),

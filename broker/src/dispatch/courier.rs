@@ -251,7 +251,7 @@ fn note(dispatch: &Dispatch, lanes: &mut Lanes, id: DeliveryId, trigger: &Active
             error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read a dead letter that the dead-letter sink is to be told of");
             if let Some(runtime) = core.runtime_mut(id.trigger) {
                 let error = format!("cannot tell the dead-letter sink of offset {}: {cause}", id.offset);
-                runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
+                runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
             }
         }
     }

@@ -149,7 +149,7 @@ fn say_unreadable(dispatch: &Dispatch, id: TriggerId, text: &str) {
     let mut core = dispatch.core();
     let Some(runtime) = core.runtime_mut(id) else { return };
     error!(trigger = %runtime.active.name, "{text}");
-    runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error: text.to_owned() });
+    runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error: text.to_owned() });
 }
 
 /// The past that is to be routed next.

@@ -73,6 +73,7 @@ pub struct Claim {
 /// The last attempt that failed.
 #[derive(Clone, Debug)]
 pub struct LastError {
+    /// On the wall's clock.
     pub at_ms: u64,
     pub status: Option<u16>,
     pub error: String,

@@ -296,6 +296,7 @@ impl Again<'_> {
             }
         };
         let (mut at, mut next_frame) = (SEGMENT_HEADER_BYTES, first_frame);
+        let is_repeated = copy.is_some();
         let gaps = if gaps.is_empty() { None } else { Some(self.frame_of(last_frame + 1, gaps)?) };
         for (header, bytes) in copy.into_iter().chain(gaps) {
             // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
@@ -307,13 +308,13 @@ impl Again<'_> {
         if !reused && let Some(last) = last {
             // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
             let end = last.extent().end;
-            if self.ending.may_go_on {
-                // The last whole frame is not written again, and what follows it is not known: it stays there.
-                last.file.sync().map_err(io)?;
-            } else if last_bytes > end {
+            // Unless it is not known, or was on disk once and has been given up: then it stays there, and the last whole
+            // frame is not written again.
+            let is_given_up = !is_repeated && last.has_given_up(&(last_bytes.saturating_sub(1)..last_bytes));
+            if last_bytes > end && !self.ending.may_go_on && !is_given_up {
                 last.file.truncate(end).map_err(io)?;
-                last.file.sync().map_err(io)?;
             }
+            last.file.sync().map_err(io)?;
         }
         Ok(Begun { segment, next_frame, reused })
     }

@@ -392,16 +392,25 @@ impl<'a> FileWindow<'a> {
         Ok(self.next_header(at, last_frame)?.filter(|(next, _)| *next < end))
     }
 
+    /// How far it is from a position to a frame of what the file was before it was recycled, or to the file's end.
+    fn bytes_to_former(&mut self, at: u64) -> io::Result<usize> {
+        let (store, mut length) = (self.segment.header.store, ALIGNMENT as usize);
+        while length < TORN_BYTES_MAX {
+            let head = self.get(at + length as u64, FRAME_HEADER_BYTES)?;
+            if head.is_empty() || FrameHeader::decode_any(head, store).is_some() {
+                break;
+            }
+            length += ALIGNMENT as usize;
+        }
+        Ok(length)
+    }
+
     /// What is left of a torn frame, if anything was written there.
     fn torn(&mut self, at: u64) -> io::Result<Option<Vec<u8>>> {
-        let (store, segment) = (self.segment.header.store, self.segment.number());
         let length = match self.header(at)? {
             Some(header) => FRAME_HEADER_BYTES + header.body_bytes as usize,
-            // Its header may be all that is damaged, and then nothing says how long it is.
-            None if FrameHeader::resembles(self.get(at, FRAME_HEADER_BYTES)?, store, segment) => {
-                TORN_BYTES_MAX
-            }
-            None => ALIGNMENT as usize,
+            // Its header may be all that is damaged or did not reach the disk, and then nothing says how long it is.
+            None => self.bytes_to_former(at)?,
         };
         let bytes = self.get(at, length)?;
         let used =
