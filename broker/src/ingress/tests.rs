@@ -54,6 +54,11 @@ fn stand(in_flight_bytes: usize) -> Stand {
 }
 
 impl Stand {
+    /// What comes to the store, within the time that bodies have.
+    async fn stored(&mut self) -> sluice_adapters::Request {
+        tokio::time::timeout(body::BODY_DEADLINE, self.store.recv()).await.expect("a request").unwrap()
+    }
+
     fn post(&self, body: Body) -> impl Future<Output = StatusCode> + Send + use<> {
         let request = Request::post("/events")
             .header("ce-specversion", "1.0")
@@ -163,7 +168,7 @@ async fn who_announces_much_and_sends_nothing_has_nobody_refused() {
         tokio::task::yield_now().await;
         let began = Instant::now();
         let sent = tokio::spawn(stand.post(body(KIB, KIB, true, &Arc::default())));
-        answer(stand.store.recv().await.unwrap());
+        answer(stand.stored().await);
         assert_eq!(sent.await.unwrap(), StatusCode::ACCEPTED);
         assert_eq!(began.elapsed(), body::STALL_DEADLINE, "{kib} KiB");
         assert!(stalled.iter().all(|stalled| !stalled.is_finished()));
@@ -177,11 +182,11 @@ async fn a_body_that_goes_on_has_its_room_again() {
     let stalled = tokio::spawn(stand.post(stalling(100, until)));
     let small = || body(KIB, 900, true, &Arc::default());
     let meanwhile = tokio::spawn(stand.post(small()));
-    let queued = stand.store.recv().await.unwrap();
+    let queued = stand.stored().await;
     assert_eq!(stand.post(small()).await, StatusCode::SERVICE_UNAVAILABLE);
     answer(queued);
     assert_eq!(meanwhile.await.unwrap(), StatusCode::ACCEPTED);
-    let whole = stand.store.recv().await.unwrap();
+    let whole = stand.stored().await;
     assert_eq!(stand.post(body(KIB, 1, true, &Arc::default())).await, StatusCode::SERVICE_UNAVAILABLE);
     answer(whole);
     assert_eq!(stalled.await.unwrap(), StatusCode::ACCEPTED);
