@@ -32,7 +32,7 @@ fn a_reload_while_dead_letters_are_redriven_does_not_send_them_twice() {
         }
         broker.settle().await;
         let reload = async |broker: &mut Rig| {
-            broker.reload("t: { sink: http://shop, delivery: { order: partitionkey } }").await
+            broker.reload("t: { sink: http://shop, delivery: { order: partitionkey } }").await;
         };
         assert_eq!(redriven_when(broker, reload).await, 2);
         broker.at(1.0).await;

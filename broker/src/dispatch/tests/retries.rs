@@ -480,6 +480,26 @@ fn another_sink_at_the_next_start_ends_the_pause_of_one_that_was_gone() {
 }
 
 #[test]
+fn a_former_sink_that_is_gone_does_not_pause_the_trigger() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, _, _| if sink == "shop" { "410 after 5s" } else { "200" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            broker.reload("t: { sink: http://mail }").await;
+            broker.at(10.0).await;
+            broker.publish("b").await;
+            broker.at(20.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 410, dead letter: gone
+            +10s    t b try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
 fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
     check(
         "t: { sink: http://shop }, u: { sink: http://shop }",

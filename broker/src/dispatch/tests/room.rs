@@ -8,6 +8,7 @@ use sluice_adapters::Refusal;
 use sluice_schemas::{DataForm, Event};
 
 use super::rig::{Rig, Setup, new_event};
+use crate::delivery::Reason;
 use crate::store::{LogRecord, Mark, NewEvent};
 
 /// More than is left of a segment that has no room for another one.
@@ -77,4 +78,22 @@ fn a_trigger_whose_sink_replies_waits_for_room_and_no_attempt_is_counted() {
         +31s    t a try 2 -> 200
     "#]]
     .assert_eq(&text);
+}
+
+#[test]
+fn what_finds_no_room_for_its_reply_when_it_is_discarded_is_a_dead_letter() {
+    let setup = Setup::new(
+        "t: { sink: http://shop, filters: [{ exact: { type: com.example.tested } }] }",
+        |_, _, _| "200 reply r com.example.reply after 5s",
+    );
+    let text = setup.play(async |broker| {
+        broker.publish("a").await;
+        broker.settle().await;
+        fill_up(broker).await;
+        broker.at(1.0).await;
+        assert_eq!(broker.dispatch.discard(broker.id_of("t"), Reason::Discarded).await, Ok(0));
+        broker.at(60.0).await;
+        assert_eq!(broker.books("t").dead, 1);
+    });
+    assert!(text.contains("t a try 1 -> 200, dead letter: discarded"), "{text}");
 }
