@@ -87,8 +87,8 @@ impl Folded {
     pub fn catch_up(&mut self, segments: &[Arc<Segment>], until: u64, capacity: usize) -> io::Result<()> {
         let (from, next) = (self.position, self.state.next_offset);
         let mut failed = None;
-        let ending = scan::scan(segments, from, next, &mut |found| {
-            if failed.is_none() && found.header.frame <= until {
+        let ending = scan::scan_until(segments, from, until, next, &mut |found| {
+            if failed.is_none() {
                 failed = self.fold(found, capacity).err();
             }
             Ok(())
