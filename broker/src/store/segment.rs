@@ -310,9 +310,9 @@ impl Spares {
         Self { disk, layout, segment_bytes, free_bytes, ready: Mutex::new(SpareState { files, next }) }
     }
 
-    /// A frame of this many bytes fits every segment.
+    /// A frame of this many bytes fits every segment, and its header can say how long it is.
     pub fn frame_bytes_max(&self) -> usize {
-        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES).min(u64::from(u32::MAX));
         usize::try_from(room - room % ALIGNMENT).unwrap_or(usize::MAX)
     }
 
