@@ -116,6 +116,8 @@ pub struct Recovery {
     pub gaps: usize,
 }
 
+/// Five years: of those that a slot can count there are sixteen left.
+const CLOCK_AHEAD_MAX_MS: u64 = 5 * 365 * 24 * 3_600_000;
 /// Frames that wait to be routed.
 const TAIL_FRAMES: usize = 64;
 const TAIL_BYTES: usize = 12 << 20;
@@ -342,6 +344,12 @@ impl Identity {
         disk.rename(&partial, &path).map_err(io)?;
         disk.sync_dir(&layout.dir).map_err(io)?;
         Ok(identity)
+    }
+
+    /// What times in the state are counted from. The clock may have been ahead when the store was made: what is earlier
+    /// than this could not be told from it.
+    pub fn base_ms(&self) -> u64 {
+        self.created_at_ms.saturating_sub(CLOCK_AHEAD_MAX_MS)
     }
 
     pub fn id(&self) -> Result<u128, OpenError> {

@@ -169,9 +169,7 @@ fn fold(folded: &mut Folded, segments: &[Arc<Segment>], outstanding: usize) -> i
 
 /// Notes what a segment holds, for look-ups.
 fn note(found: &scan::Found<'_>) {
-    let header = &found.header;
-    let (first, next) = (header.first_offset, header.end_offset());
-    found.segment.advance(header.frame, found.at, header.span(), first, next, header.written_at_ms);
+    found.segment.advance(&found.header, found.at);
 }
 
 /// Says how far the segments go that the snapshot covers, without reading more of them than it must.
@@ -357,8 +355,7 @@ fn write(segment: &Segment, at: u64, mut header: FrameHeader, mut bytes: Vec<u8>
     let header = format::seal(&mut bytes, header);
     segment.file.write_at(&bytes, at)?;
     segment.file.sync()?;
-    let (first, next) = (header.first_offset, header.end_offset());
-    segment.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+    segment.advance(&header, at);
     Ok(header)
 }
 

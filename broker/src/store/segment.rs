@@ -80,23 +80,15 @@ impl Segment {
     }
 
     /// Notes a frame that is on disk (or was found there).
-    pub fn advance(
-        &self,
-        frame: u64,
-        position: u64,
-        span: u64,
-        first: Offset,
-        next: Offset,
-        received_ms: u64,
-    ) {
+    pub fn advance(&self, header: &FrameHeader, position: u64) {
         let mut progress = self.progress();
-        if next > first && progress.sparse.last().is_none_or(|(_, at)| position >= at + SPARSE_BYTES) {
-            progress.sparse.push((first, position));
+        if header.events > 0 && progress.sparse.last().is_none_or(|(_, at)| position >= at + SPARSE_BYTES) {
+            progress.sparse.push((header.first_offset, position));
         }
-        progress.end = progress.end.max(position + span);
-        progress.last_frame = Some(frame);
-        progress.next_offset = progress.next_offset.max(next);
-        progress.last_received_ms = progress.last_received_ms.max(received_ms);
+        progress.end = progress.end.max(position + header.span());
+        progress.last_frame = Some(header.frame);
+        progress.next_offset = progress.next_offset.max(header.end_offset());
+        progress.last_received_ms = progress.last_received_ms.max(header.written_at_ms);
     }
 
     pub fn extent(&self) -> Extent {
@@ -181,12 +173,12 @@ impl Segment {
                     header
                 }
             };
-            let (first, next) = (header.first_offset, header.end_offset());
-            if known.last_frame.is_some_and(|last| header.frame <= last) && next > known.next_offset {
+            let is_known = known.last_frame.is_some_and(|last| header.frame <= last);
+            if is_known && header.end_offset() > known.next_offset {
                 // It was given up, unread, when the next segment was begun, and is readable again.
                 break;
             }
-            self.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+            self.advance(&header, at);
             at += header.span();
             last_frame = header.frame;
         }
@@ -310,9 +302,9 @@ impl Spares {
         Self { disk, layout, segment_bytes, free_bytes, ready: Mutex::new(SpareState { files, next }) }
     }
 
-    /// A frame of this many bytes fits every segment.
+    /// A frame of this many bytes fits every segment, and its header can say how long it is.
     pub fn frame_bytes_max(&self) -> usize {
-        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES).min(u64::from(u32::MAX));
         usize::try_from(room - room % ALIGNMENT).unwrap_or(usize::MAX)
     }
 

@@ -249,7 +249,7 @@ pub fn base(
     }
     let Some(first) = first else {
         let start = Position { segment: 1, at: SEGMENT_HEADER_BYTES, frame: 0 };
-        return Ok(Some(Folded::start(identity.created_at_ms, start, size)));
+        return Ok(Some(Folded::start(identity.base_ms(), start, size)));
     };
     if first.first_frame > 1 && !keep_offsets {
         return Ok(None);
@@ -259,7 +259,7 @@ pub fn base(
         at: SEGMENT_HEADER_BYTES,
         frame: first.first_frame.saturating_sub(1),
     };
-    let mut folded = Folded::start(identity.created_at_ms, start, size);
+    let mut folded = Folded::start(identity.base_ms(), start, size);
     folded.state.next_offset = first.first_offset;
     Ok(Some(folded))
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use sluice_adapters::{Published, Refusal};
 use tokio::sync::oneshot;
 
+use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::queue::{NO_ROOM_PAUSE, Queue};
+use super::super::segment::Spares;
 use super::super::{Append, Disk, Log, LogRecord, Mark, NewEvent, Options, open_stepwise};
 use super::disk::{Fault, SimDisk};
 use super::rig::{Run, event, new_event, options};
@@ -160,4 +162,16 @@ fn a_disk_that_others_fill_is_full_before_nothing_is_left_of_it() {
         assert_eq!(run.log.full().is_some(), is_full, "{left} bytes left");
     }
     run.stop().unwrap();
+}
+
+#[test]
+fn a_frame_is_never_longer_than_its_header_can_say() {
+    let dir = super::rig::layout();
+    let frame_bytes_max = |segment_bytes| {
+        Spares::new(Arc::new(SimDisk::new()), dir.clone(), segment_bytes, 0, vec![]).frame_bytes_max()
+    };
+    assert_eq!(frame_bytes_max(64 << 20), (64 << 20) - SEGMENT_HEADER_BYTES as usize);
+    let largest = frame_bytes_max(9 << 30);
+    assert!(u32::try_from(largest).is_ok() && largest > 4_000_000_000, "{largest}");
+    assert_eq!(largest % 512, 0);
 }
