@@ -20,7 +20,6 @@ const LIMIT_MAX: usize = 1000;
 
 fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
     let text = |name: &str| query.get(name).cloned();
-    let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let before = query.get("cursor").map(|text| text.parse().map(Offset)).transpose();
     Ok(Wanted {
         ty: text("type"),
@@ -30,7 +29,7 @@ fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
         since_ms: moment(query, "since")?.unwrap_or(0),
         until_ms: moment(query, "until")?,
         before: before.map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?,
-        limit: limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX),
+        limit: answer::limit(query, LIMIT_DEFAULT, LIMIT_MAX)?,
     })
 }
 

@@ -69,7 +69,8 @@ impl Trail {
 /// Collects everything the log says of an event.
 pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
-    log.reader().kept_attempts(offset)?.into_iter().for_each(|attempted| trail.keep(attempted));
+    let kept = log.reader().kept_attempts(offset)?;
+    kept.iter().for_each(|attempted| trail.keep(attempted.clone()));
     log.index().outcomes(&[offset], &mut |record| match record {
         LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
             // The past of a new trigger says nothing of the others.
@@ -78,7 +79,9 @@ pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
             trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
         }
         LogRecord::Outcomes(attempts) => {
-            for attempted in attempts.into_iter().filter(|attempted| attempted.id.offset == offset) {
+            // Until the segment goes that it was copied from, it is there twice.
+            let is_new = |attempted: &Attempted| attempted.id.offset == offset && !kept.contains(attempted);
+            for attempted in attempts.into_iter().filter(is_new) {
                 let id = attempted.id;
                 trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
             }
@@ -120,7 +123,9 @@ mod tests {
     use super::*;
     use crate::delivery::Reason;
     use crate::dispatch::ended_without_attempt;
-    use crate::store::DeliveryId;
+    use crate::store::tests::disk::SimDisk;
+    use crate::store::tests::rig::{Run, event, one_trigger, options};
+    use crate::store::{DeliveryId, Next, Options, Routed};
 
     #[test]
     fn a_trigger_that_a_dead_letter_was_redriven_to_has_not_matched_its_event() {
@@ -132,5 +137,39 @@ mod tests {
         assert_eq!(trail.matched, [TriggerId(1)]);
         let deliveries: Vec<_> = trail.deliveries.keys().copied().collect();
         assert_eq!(deliveries, [(TriggerId(1), 0), (TriggerId(2), 1)]);
+    }
+
+    #[test]
+    fn an_attempt_that_has_been_copied_and_whose_segment_is_still_there_is_shown_once() {
+        let options = Options { window: None, segment_bytes: 12 << 10, retention_age_ms: 0, ..options() };
+        let mut run = Run::open(&SimDisk::new(), &options).unwrap();
+        run.append(&[], vec![one_trigger()]).unwrap();
+        let trigger = TriggerId(1);
+        let lease = run.log.reader().segments()[0].clone();
+        for n in 0..40 {
+            let offset = Offset(n);
+            let matches = vec![(offset, vec![trigger])];
+            let routed = Routed { epoch: 1, from: offset, to: offset, matches, only: None };
+            let dead = Attempted {
+                id: DeliveryId { trigger, offset, redrive: 0 },
+                attempt: 1,
+                at_ms: 100,
+                duration_ms: 1,
+                status: Some(503),
+                error: None,
+                body: bytes::Bytes::new(),
+                owes_letter: false,
+                next: Next::Dead(Reason::Attempts),
+            };
+            let records = vec![LogRecord::Routed(routed), LogRecord::Outcomes(vec![dead])];
+            run.append(&[event(&n.to_string(), 1400)], records).unwrap();
+            run.keeper.step();
+        }
+        assert_eq!(run.log.reader().segments()[0].number(), 1, "it is leased");
+        assert_eq!(run.log.reader().kept_attempts(Offset(0)).unwrap().len(), 1, "it has been copied");
+        let trail = trail(&run.log, Offset(0)).unwrap();
+        assert_eq!(trail.deliveries[&(trigger, 0)].iter().count(), 1);
+        drop(lease);
+        run.stop().unwrap();
     }
 }

@@ -374,7 +374,7 @@ impl Delivery<'_> {
             let mut records = vec![LogRecord::Outcomes(vec![attempted])];
             let is_its_sink = |runtime: &mut Runtime| runtime.active.config.sink == trigger.config.sink;
             if reason == Reason::Gone && core.runtime_mut(id.trigger).is_some_and(is_its_sink) {
-                let pause = pause(id.trigger, Some(Paused::GONE));
+                let pause = pause(id.trigger, Some(&Paused::gone(self.trigger.sink.url())));
                 core.apply(&pause);
                 records.push(pause);
                 warn!(trigger = %trigger.name, "paused trigger: its sink is gone (410)");

@@ -224,9 +224,13 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
     for active in plan.active {
         let id = active.id;
         let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
-        let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != active.config.sink);
         let Some(state) = core.state.triggers.get(&id) else { continue };
-        let is_gone = state.paused.as_ref().is_some_and(Paused::is_gone);
+        let gone = state.paused.as_ref().filter(|paused| paused.is_gone());
+        let has_other_sink = gone.is_some_and(|paused| match &former {
+            Some(former) => former.active.config.sink != active.config.sink,
+            // The process has just begun.
+            None => paused.reason != Paused::gone(active.sink.url()),
+        });
         let runtime = match former {
             Some(mut runtime) => {
                 runtime.reconfigure(active, state);
@@ -235,7 +239,7 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
             None => Runtime::new(active, state, core.state.books(state).unmatched),
         };
         core.runtimes.insert(id, runtime);
-        if has_moved && is_gone {
+        if has_other_sink {
             core.record(pause(id, None));
         }
         installed.push(id);

@@ -478,6 +478,12 @@ impl Runtime {
         }
     }
 
+    /// Until when the rate holds back what else could go, if it does.
+    pub fn rate_holds_until(&self, now_ms: u64) -> Option<u64> {
+        let has_room = self.in_flight.len() < self.active.config.delivery.concurrency;
+        self.bucket.as_ref().filter(|_| has_room && !self.drains_first)?.empty_until(now_ms)
+    }
+
     /// Waits for what was begun before its order changed.
     pub fn is_draining(&self) -> bool {
         self.drains_first

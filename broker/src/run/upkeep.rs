@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time;
 use tracing::{info, warn};
 
 use crate::delivery::Reason;
@@ -19,11 +20,11 @@ const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
 pub async fn watch_room(dispatch: Dispatch, gate: Gate) {
-    let mut floor_told = tokio::time::Instant::now();
+    let mut floor_told = time::Instant::now();
     loop {
-        tokio::time::sleep(GATE_INTERVAL).await;
+        time::sleep(GATE_INTERVAL).await;
         if floor_told.elapsed() >= FLOOR_INTERVAL || is_near_its_limit(&dispatch.log().report()) {
-            floor_told = tokio::time::Instant::now();
+            floor_told = time::Instant::now();
             let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
@@ -38,8 +39,10 @@ fn is_near_its_limit(report: &Report) -> bool {
 
 /// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
 pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
+    let mut look = time::interval(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL)));
+    look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        tokio::time::sleep(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL))).await;
+        look.tick().await;
         let now = clock::wall_ms();
         let expired: Vec<_> = {
             let core = dispatch.core();
@@ -74,7 +77,7 @@ pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
 /// Purges dead letters that are older than the configuration keeps them.
 pub async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
     loop {
-        tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
+        time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
         let mut next = Some(DeliveryId { trigger: TriggerId(0), offset: Offset(0), redrive: 0 });
         while let Some(from) = next {
             let now = clock::wall_ms();

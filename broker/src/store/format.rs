@@ -123,6 +123,11 @@ impl FrameHeader {
 
     /// `None` when the bytes are no frame header of this store and segment.
     pub fn decode(bytes: &[u8], store: u128, segment: u64) -> Option<Self> {
+        Self::decode_any(bytes, store).filter(|header| header.segment == segment)
+    }
+
+    /// `None` when the bytes are no frame header of this store, be it of what the file was before it was recycled.
+    pub fn decode_any(bytes: &[u8], store: u128) -> Option<Self> {
         if bytes.len() < FRAME_HEADER_BYTES || u32_at(bytes, 0) != FRAME_MAGIC {
             return None;
         }
@@ -138,14 +143,7 @@ impl FrameHeader {
             checksum: u32_at(bytes, 4),
         };
         let whole = crc32c::crc32c(&bytes[8..FRAME_HEADER_BYTES]) == header.checksum;
-        (whole && header.segment == segment && header.store == store as u64).then_some(header)
-    }
-
-    /// Whether these bytes, which are no frame header, may have been one of this store and segment before they were damaged.
-    pub fn resembles(bytes: &[u8], store: u128, segment: u64) -> bool {
-        bytes.len() >= FRAME_HEADER_BYTES
-            && u64_at(bytes, 8) == segment
-            && (u32_at(bytes, 0) == FRAME_MAGIC || u64_at(bytes, 56) == store as u64)
+        (whole && header.store == store as u64).then_some(header)
     }
 
     /// Bytes from the start of this frame to where the next one begins.

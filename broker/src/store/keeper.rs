@@ -97,8 +97,10 @@ pub struct Keeper {
     full: bool,
     /// Set when the oldest segment could not be retired: none is until the next start.
     is_stuck: bool,
-    /// The number of the last segment whose dead letters have been copied.
-    copied: u64,
+    /// Up to where the dead letters of the oldest segment have been copied.
+    copied: Option<Position>,
+    /// When they could not be, and why.
+    uncopied: Option<(Instant, String)>,
     /// What the last step failed with.
     failure: Option<String>,
     /// Why there are fewer spares than wanted.
@@ -162,7 +164,8 @@ impl Keeper {
             begun: 0,
             full: false,
             is_stuck: false,
-            copied: 0,
+            copied: None,
+            uncopied: None,
             failure: None,
             no_spare: None,
             scrub: Scrub::default(),
@@ -254,7 +257,7 @@ impl Keeper {
         while self.spares.count() < SPARES_WANTED {
             let young = self.queue.active.load(Ordering::Acquire) <= WRITTEN_AHEAD;
             let is_idle = || young && seen.replace(self.queue.appended()) == self.queue.appended();
-            if let Err(error) = self.spares.make(&is_idle) {
+            if let Err(error) = self.spares.make_ahead(&is_idle) {
                 // A full disk is said in other words.
                 let said = format!("a spare segment cannot be made: {error}");
                 if !self.full && self.no_spare.as_ref() != Some(&said) {
@@ -329,11 +332,7 @@ impl Keeper {
             if !is_settled || !(is_old || bytes > self.options.retention_bytes) {
                 return Ok(());
             }
-            if self.copied < number {
-                let letters = self.reader.letters();
-                settled.kept.copies_from(oldest, &mut |copies| letters.keep(copies))?;
-                self.copied = number;
-            }
+            self.copy_letters(&settled.kept, oldest)?;
             drop(segments);
             let Some(segment) = self.reader.take_oldest(number) else { return Ok(()) };
             // A younger one must not go while this one may still be there: the log would have a hole.
@@ -341,10 +340,38 @@ impl Keeper {
         }
     }
 
+    /// Copies what is kept of a segment. What has been copied is not copied again when the rest is tried again.
+    fn copy_letters(&mut self, kept: &Kept, oldest: &Segment) -> io::Result<()> {
+        if let Some((at, error)) = &self.uncopied
+            && at.elapsed() < self.options.upkeep.snapshot_interval
+        {
+            return Err(io::Error::other(error.clone()));
+        }
+        let from = self.copied.filter(|copied| copied.segment == oldest.number());
+        let letters = self.reader.letters();
+        let copied = kept.copies_from(
+            oldest,
+            from.unwrap_or_else(|| Position::start_of(oldest)),
+            &mut |copies, until| {
+                letters.keep(copies)?;
+                self.copied = Some(until);
+                Ok(())
+            },
+        );
+        self.uncopied = copied.as_ref().err().map(|error| (Instant::now(), error.to_string()));
+        copied
+    }
+
     /// Lets copies go of which the older snapshot says that nobody needs them.
     fn sweep(&self) -> io::Result<()> {
         let Some(settled) = &self.settled else { return Ok(()) };
         self.reader.letters().sweep(&|key| settled.kept.needs(key))
+    }
+
+    /// What is to stay free, and a segment while spares are to be made.
+    fn free_bytes_needed(&self) -> u64 {
+        let is_prepared = self.spares.count() >= SPARES_WANTED;
+        self.options.free_bytes.saturating_add(if is_prepared { 0 } else { self.options.segment_bytes })
     }
 
     fn bytes(&self, segments: &[Arc<Segment>]) -> u64 {
@@ -365,9 +392,7 @@ impl Keeper {
             > share(if self.full { self.options.resume_percent } else { self.options.stop_percent })
         {
             Some(format!("{owed_bytes} bytes are owed to triggers and dead letters, the limit is {limit}"))
-        } else if self.spares.count() < SPARES_WANTED
-            && free_bytes < self.options.free_bytes.max(self.options.segment_bytes)
-        {
+        } else if free_bytes < self.free_bytes_needed() {
             Some(format!("the file system has {free_bytes} bytes left"))
         } else {
             None

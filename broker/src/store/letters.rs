@@ -22,9 +22,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile};
-use super::format::{RawRecord, RecordType, SEGMENT_HEADER_BYTES};
+use super::format::{RawRecord, RecordType};
 use super::record::{self, Aside, Attempted, LogRecord, Record};
-use super::scan::FileWindow;
+use super::scan::{FileWindow, Position};
 use super::segment::{Layout, Segment, number_of};
 use super::{DeliveryId, Offset, State, TriggerId};
 
@@ -90,26 +90,32 @@ impl Kept {
         }
     }
 
-    /// Hands on what a segment holds of it, about [`KEEP_BYTES`] at a time. Of a frame that is damaged nothing can be
-    /// copied; the log's gap says so.
+    /// Hands on what a segment holds of it behind a position, about [`KEEP_BYTES`] at a time, and where the next of it
+    /// begins. Of a frame that is damaged nothing can be copied; the log's gap says so.
     pub fn copies_from(
         &self,
         segment: &Segment,
-        keep: &mut dyn FnMut(&[Copy]) -> io::Result<()>,
+        mut from: Position,
+        keep: &mut dyn FnMut(&[Copy], Position) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut copies = Vec::new();
         if self.deliveries.is_empty() && self.asides.is_empty() {
             return Ok(());
         }
-        let (mut window, end) = (FileWindow::new(segment), segment.extent().end);
-        let (mut at, mut last_frame) = (SEGMENT_HEADER_BYTES, 0);
-        while at < end {
-            let Some(header) = window.header(at)? else {
-                let Some((next, _)) = window.next_header(at, last_frame)? else { break };
-                at = next;
-                continue;
+        let (mut window, extent) = (FileWindow::new(segment), segment.extent());
+        while from.at < extent.end {
+            let at = from.at;
+            let header = match window.header(at) {
+                Ok(Some(header)) => header,
+                // Behind the last frame there is space that was never used, and need not be readable.
+                Ok(None) | Err(_) if extent.last_frame.is_some_and(|last| from.frame >= last) => break,
+                Ok(None) => {
+                    let Some((next, _)) = window.next_header(at, from.frame)? else { break };
+                    from.at = next;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            last_frame = header.frame;
             let mut offset = header.first_offset;
             for raw in window.records(at, &header)?.unwrap_or_default() {
                 self.copy(&raw, offset, &mut copies);
@@ -117,13 +123,13 @@ impl Kept {
                     offset = offset.next();
                 }
             }
-            at += header.span();
+            from = Position { at: at + header.span(), frame: header.frame, ..from };
             if copies.iter().map(|copy: &Copy| copy.body.len()).sum::<usize>() >= KEEP_BYTES {
-                keep(&copies)?;
+                keep(&copies, from)?;
                 copies.clear();
             }
         }
-        keep(&copies)
+        keep(&copies, Position { at: extent.end, ..from })
     }
 
     fn copy(&self, raw: &RawRecord<'_>, offset: Offset, copies: &mut Vec<Copy>) {

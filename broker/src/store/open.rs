@@ -116,6 +116,8 @@ pub struct Recovery {
     pub gaps: usize,
 }
 
+/// Five years: of those that a slot can count there are sixteen left.
+const CLOCK_AHEAD_MAX_MS: u64 = 5 * 365 * 24 * 3_600_000;
 /// Frames that wait to be routed.
 const TAIL_FRAMES: usize = 64;
 const TAIL_BYTES: usize = 12 << 20;
@@ -232,7 +234,13 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     let identity = Identity::load_or_make(&*disk, &layout)?;
     let mut files = LogFiles::load(&*disk, &layout, identity.id()?)?;
     let found = std::mem::take(&mut files.spares);
-    let spares = Arc::new(Spares::new(Arc::clone(&disk), layout.clone(), options.segment_bytes, found));
+    let spares = Arc::new(Spares::new(
+        Arc::clone(&disk),
+        layout.clone(),
+        options.segment_bytes,
+        options.free_bytes,
+        found,
+    ));
     let recovered = recover(&disk, &layout, options, &identity, files, &spares, accepted)?;
 
     let letters = Letters::new(Arc::clone(&disk), layout.clone(), identity.id()?);
@@ -261,7 +269,7 @@ fn prepare(disk: Arc<dyn Disk>, options: &Options, accepted: &[Damage]) -> Resul
     queue.active.store(writer.segment.number(), std::sync::atomic::Ordering::Release);
     let shared = Arc::new(keeper::Shared::default());
     // What the keeper wants to see before it takes events, see `Keeper::tell`.
-    let free_bytes_min = options.free_bytes.max(options.segment_bytes);
+    let free_bytes_min = options.free_bytes.saturating_add(options.segment_bytes);
     let room = Room { disk: Arc::clone(&disk), free_bytes_min };
     let index = Arc::new(Index::new(Arc::clone(&reader), layout.index(), room));
     let frame_bytes_max = spares.frame_bytes_max();
@@ -336,6 +344,12 @@ impl Identity {
         disk.rename(&partial, &path).map_err(io)?;
         disk.sync_dir(&layout.dir).map_err(io)?;
         Ok(identity)
+    }
+
+    /// What times in the state are counted from. The clock may have been ahead when the store was made: what is earlier
+    /// than this could not be told from it.
+    pub fn base_ms(&self) -> u64 {
+        self.created_at_ms.saturating_sub(CLOCK_AHEAD_MAX_MS)
     }
 
     pub fn id(&self) -> Result<u128, OpenError> {

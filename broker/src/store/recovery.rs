@@ -126,11 +126,7 @@ fn miss_end(
         && let Some(last) = segments.last()
     {
         // What the snapshot covers has not been read: it may be what is missing.
-        let start = Position {
-            segment: last.number(),
-            at: SEGMENT_HEADER_BYTES,
-            frame: last.header.first_frame.saturating_sub(1),
-        };
+        let start = Position::start_of(last);
         let found = scan::scan(std::slice::from_ref(last), start, last.header.first_offset, &mut |found| {
             note(found);
             Ok(())
@@ -173,9 +169,7 @@ fn fold(folded: &mut Folded, segments: &[Arc<Segment>], outstanding: usize) -> i
 
 /// Notes what a segment holds, for look-ups.
 fn note(found: &scan::Found<'_>) {
-    let header = &found.header;
-    let (first, next) = (header.first_offset, header.end_offset());
-    found.segment.advance(header.frame, found.at, header.span(), first, next, header.written_at_ms);
+    found.segment.advance(&found.header, found.at);
 }
 
 /// Says how far the segments go that the snapshot covers, without reading more of them than it must.
@@ -300,6 +294,7 @@ impl Again<'_> {
             }
         };
         let (mut at, mut next_frame) = (SEGMENT_HEADER_BYTES, first_frame);
+        let is_repeated = copy.is_some();
         let gaps = if gaps.is_empty() { None } else { Some(self.frame_of(last_frame + 1, gaps)?) };
         for (header, bytes) in copy.into_iter().chain(gaps) {
             // One frame at a time: with two unsynced ones a power cut could leave the later and look like damage.
@@ -311,13 +306,13 @@ impl Again<'_> {
         if !reused && let Some(last) = last {
             // What follows the last whole frame is the torn tail, kept elsewhere by now, or space never used.
             let end = last.extent().end;
-            if self.ending.may_go_on {
-                // The last whole frame is not written again, and what follows it is not known: it stays there.
-                last.file.sync().map_err(io)?;
-            } else if last_bytes > end {
+            // Unless it is not known, or was on disk once and has been given up: then it stays there, and the last whole
+            // frame is not written again.
+            let is_given_up = !is_repeated && last.has_given_up(&(last_bytes.saturating_sub(1)..last_bytes));
+            if last_bytes > end && !self.ending.may_go_on && !is_given_up {
                 last.file.truncate(end).map_err(io)?;
-                last.file.sync().map_err(io)?;
             }
+            last.file.sync().map_err(io)?;
         }
         Ok(Begun { segment, next_frame, reused })
     }
@@ -360,8 +355,7 @@ fn write(segment: &Segment, at: u64, mut header: FrameHeader, mut bytes: Vec<u8>
     let header = format::seal(&mut bytes, header);
     segment.file.write_at(&bytes, at)?;
     segment.file.sync()?;
-    let (first, next) = (header.first_offset, header.end_offset());
-    segment.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+    segment.advance(&header, at);
     Ok(header)
 }
 

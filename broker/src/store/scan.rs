@@ -26,6 +26,14 @@ pub struct Position {
     pub frame: u64,
 }
 
+impl Position {
+    /// In front of the first frame of a segment.
+    pub fn start_of(segment: &Segment) -> Self {
+        let frame = segment.header.first_frame.saturating_sub(1);
+        Self { segment: segment.number(), at: SEGMENT_HEADER_BYTES, frame }
+    }
+}
+
 /// A frame that was found whole.
 pub struct Found<'a> {
     pub segment: &'a Segment,
@@ -115,6 +123,17 @@ pub fn scan(
     next_offset: Offset,
     visit: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
 ) -> io::Result<Ending> {
+    scan_until(segments, from, u64::MAX, next_offset, visit)
+}
+
+/// Reads frames as [`scan`] does, and nothing behind frame `until`: the writer may be at it.
+pub fn scan_until(
+    segments: &[Arc<Segment>],
+    from: Position,
+    until: u64,
+    next_offset: Offset,
+    visit: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
+) -> io::Result<Ending> {
     let mut ending = Ending { next_offset, last_frame: from.frame, ..Ending::default() };
     // The segment before, and where its last whole frame ends.
     let mut before: Option<(&Segment, u64)> = None;
@@ -127,15 +146,14 @@ pub fn scan(
             at = from.at;
         } else if segment.header.first_frame > ending.last_frame + 1 {
             // A segment is begun when all before it is on disk.
-            let expected = before.map_or(from.segment, |(last, _)| last.number() + 1);
-            let missing = match before {
-                Some((last, end)) if expected == segment.number() => Missing::End(last, end),
-                _ => Missing::Segment(expected),
-            };
+            let missing = Missing::before(segment, before, from.segment);
             ending.miss(missing, segment.header.first_frame, segment.header.first_offset)?;
         }
         (ending.torn, ending.may_go_on) = (None, false);
         loop {
+            if ending.last_frame >= until {
+                return Ok(ending);
+            }
             if let Some((header, records)) = window.whole(at)? {
                 if next.is_some_and(|next| next.gives_up(&header)) {
                     break;
@@ -187,6 +205,16 @@ enum Missing<'a> {
     End(&'a Segment, u64),
     /// The whole of the segment with this number, and maybe of others behind it.
     Segment(u64),
+}
+
+impl<'a> Missing<'a> {
+    /// Between a segment and the one before it, whose last whole frame ends here; without one, from segment `first` on.
+    fn before(segment: &Segment, before: Option<(&'a Segment, u64)>, first: u64) -> Self {
+        match before {
+            Some((last, end)) if last.number() + 1 == segment.number() => Self::End(last, end),
+            before => Self::Segment(before.map_or(first, |(last, _)| last.number() + 1)),
+        }
+    }
 }
 
 impl Ending {
@@ -384,16 +412,25 @@ impl<'a> FileWindow<'a> {
         Ok(self.next_header(at, last_frame)?.filter(|(next, _)| *next < end))
     }
 
+    /// How far it is from a position to a frame of what the file was before it was recycled, or to the file's end.
+    fn bytes_to_former(&mut self, at: u64) -> io::Result<usize> {
+        let (store, mut length) = (self.segment.header.store, ALIGNMENT as usize);
+        while length < TORN_BYTES_MAX {
+            let head = self.get(at + length as u64, FRAME_HEADER_BYTES)?;
+            if head.is_empty() || FrameHeader::decode_any(head, store).is_some() {
+                break;
+            }
+            length += ALIGNMENT as usize;
+        }
+        Ok(length)
+    }
+
     /// What is left of a torn frame, if anything was written there.
     fn torn(&mut self, at: u64) -> io::Result<Option<Vec<u8>>> {
-        let (store, segment) = (self.segment.header.store, self.segment.number());
         let length = match self.header(at)? {
             Some(header) => FRAME_HEADER_BYTES + header.body_bytes as usize,
-            // Its header may be all that is damaged, and then nothing says how long it is.
-            None if FrameHeader::resembles(self.get(at, FRAME_HEADER_BYTES)?, store, segment) => {
-                TORN_BYTES_MAX
-            }
-            None => ALIGNMENT as usize,
+            // Its header may be all that is damaged or did not reach the disk, and then nothing says how long it is.
+            None => self.bytes_to_former(at)?,
         };
         let bytes = self.get(at, length)?;
         let used =

@@ -80,23 +80,15 @@ impl Segment {
     }
 
     /// Notes a frame that is on disk (or was found there).
-    pub fn advance(
-        &self,
-        frame: u64,
-        position: u64,
-        span: u64,
-        first: Offset,
-        next: Offset,
-        received_ms: u64,
-    ) {
+    pub fn advance(&self, header: &FrameHeader, position: u64) {
         let mut progress = self.progress();
-        if next > first && progress.sparse.last().is_none_or(|(_, at)| position >= at + SPARSE_BYTES) {
-            progress.sparse.push((first, position));
+        if header.events > 0 && progress.sparse.last().is_none_or(|(_, at)| position >= at + SPARSE_BYTES) {
+            progress.sparse.push((header.first_offset, position));
         }
-        progress.end = progress.end.max(position + span);
-        progress.last_frame = Some(frame);
-        progress.next_offset = progress.next_offset.max(next);
-        progress.last_received_ms = progress.last_received_ms.max(received_ms);
+        progress.end = progress.end.max(position + header.span());
+        progress.last_frame = Some(header.frame);
+        progress.next_offset = progress.next_offset.max(header.end_offset());
+        progress.last_received_ms = progress.last_received_ms.max(header.written_at_ms);
     }
 
     pub fn extent(&self) -> Extent {
@@ -181,12 +173,12 @@ impl Segment {
                     header
                 }
             };
-            let (first, next) = (header.first_offset, header.end_offset());
-            if known.last_frame.is_some_and(|last| header.frame <= last) && next > known.next_offset {
+            let is_known = known.last_frame.is_some_and(|last| header.frame <= last);
+            if is_known && header.end_offset() > known.next_offset {
                 // It was given up, unread, when the next segment was begun, and is readable again.
                 break;
             }
-            self.advance(header.frame, at, header.span(), first, next, header.written_at_ms);
+            self.advance(&header, at);
             at += header.span();
             last_frame = header.frame;
         }
@@ -279,6 +271,8 @@ pub struct Spares {
     disk: Arc<dyn Disk>,
     layout: Layout,
     segment_bytes: u64,
+    /// What the file system is to keep free besides: snapshots and copies of dead letters need it.
+    free_bytes: u64,
     ready: Mutex<SpareState>,
 }
 
@@ -296,20 +290,36 @@ struct Spare {
 }
 
 impl Spares {
-    pub fn new(disk: Arc<dyn Disk>, layout: Layout, segment_bytes: u64, found: Vec<u64>) -> Self {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        segment_bytes: u64,
+        free_bytes: u64,
+        found: Vec<u64>,
+    ) -> Self {
         let next = found.iter().max().map_or(1, |last| last + 1);
         let files = found.into_iter().map(|number| Spare { number, is_written: false }).collect();
-        Self { disk, layout, segment_bytes, ready: Mutex::new(SpareState { files, next }) }
+        Self { disk, layout, segment_bytes, free_bytes, ready: Mutex::new(SpareState { files, next }) }
     }
 
-    /// A frame of this many bytes fits every segment.
+    /// A frame of this many bytes fits every segment, and its header can say how long it is.
     pub fn frame_bytes_max(&self) -> usize {
-        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
+        let room = self.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES).min(u64::from(u32::MAX));
         usize::try_from(room - room % ALIGNMENT).unwrap_or(usize::MAX)
     }
 
     pub fn count(&self) -> usize {
         self.state().files.len()
+    }
+
+    /// Makes one more spare if that leaves free what is to stay free.
+    pub fn make_ahead(&self, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
+        let free_bytes = self.disk.free_bytes(&self.layout.dir)?;
+        if free_bytes < self.free_bytes.saturating_add(self.segment_bytes) {
+            let error = format!("the file system has {free_bytes} bytes left");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, error));
+        }
+        self.make(is_idle)
     }
 
     /// Makes one more spare, reserving its space. While `is_idle` says so its blocks are written too, so that a later

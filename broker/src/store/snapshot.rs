@@ -87,8 +87,8 @@ impl Folded {
     pub fn catch_up(&mut self, segments: &[Arc<Segment>], until: u64, capacity: usize) -> io::Result<()> {
         let (from, next) = (self.position, self.state.next_offset);
         let mut failed = None;
-        let ending = scan::scan(segments, from, next, &mut |found| {
-            if failed.is_none() && found.header.frame <= until {
+        let ending = scan::scan_until(segments, from, until, next, &mut |found| {
+            if failed.is_none() {
                 failed = self.fold(found, capacity).err();
             }
             Ok(())
@@ -114,7 +114,7 @@ impl Folded {
         // No more than may be needed: those there is room for, those settled already, and the first that stays behind.
         let mut room = capacity.saturating_sub(self.state.outstanding()).min(usize::MAX >> 1);
         let mut matches: BTreeMap<TriggerId, BTreeSet<Offset>> = BTreeMap::new();
-        let start = start_of(first);
+        let start = Position::start_of(first);
         // Up to where the matches of each are known, and which triggers know no more of theirs.
         let mut read_to: BTreeMap<TriggerId, Offset> = behind.iter().copied().collect();
         let mut unread: BTreeSet<TriggerId> = BTreeSet::new();
@@ -249,7 +249,7 @@ pub fn base(
     }
     let Some(first) = first else {
         let start = Position { segment: 1, at: SEGMENT_HEADER_BYTES, frame: 0 };
-        return Ok(Some(Folded::start(identity.created_at_ms, start, size)));
+        return Ok(Some(Folded::start(identity.base_ms(), start, size)));
     };
     if first.first_frame > 1 && !keep_offsets {
         return Ok(None);
@@ -259,15 +259,9 @@ pub fn base(
         at: SEGMENT_HEADER_BYTES,
         frame: first.first_frame.saturating_sub(1),
     };
-    let mut folded = Folded::start(identity.created_at_ms, start, size);
+    let mut folded = Folded::start(identity.base_ms(), start, size);
     folded.state.next_offset = first.first_offset;
     Ok(Some(folded))
-}
-
-/// In front of the first frame of a segment.
-fn start_of(segment: &Segment) -> Position {
-    let frame = segment.header.first_frame.saturating_sub(1);
-    Position { segment: segment.number(), at: SEGMENT_HEADER_BYTES, frame }
 }
 
 /// Whether gaps say that what is missing between a position and the next whole frame is lost.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{Disk, ReadOnlyDisk, RealDisk};
-use super::format::SEGMENT_HEADER_BYTES;
 use super::letters::Letters;
 use super::open::{self, Identity, LogFiles, OpenError, Options};
 use super::reached::Reached;
@@ -131,11 +130,7 @@ fn read_all(
     first: &Segment,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<(scan::Ending, Vec<Gap>, u64)> {
-    let start = Position {
-        segment: first.number(),
-        at: SEGMENT_HEADER_BYTES,
-        frame: first.header.first_frame.saturating_sub(1),
-    };
+    let start = Position::start_of(first);
     let total = segments.len() as u64;
     let (mut gaps, mut bytes) = (Vec::new(), 0);
     let ending = scan::scan(segments, start, first.header.first_offset, &mut |found| {

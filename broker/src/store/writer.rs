@@ -319,7 +319,7 @@ impl Writer {
         self.measures.synced(took, batch.events.len(), self.buffer.len());
         self.next_frame += 1;
         self.next_offset = header.end_offset();
-        self.segment.advance(header.frame, at, span, header.first_offset, self.next_offset, now_ms);
+        self.segment.advance(&header, at);
         batch.answer(&self.queue, Some(took));
         if !batch.events.is_empty() {
             self.last_received_ms = now_ms;
@@ -366,7 +366,7 @@ impl Writer {
         };
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
-            let Err(error) = self.spares.make(&|| false) else { continue };
+            let Err(error) = self.spares.make_ahead(&|| false) else { continue };
             if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }

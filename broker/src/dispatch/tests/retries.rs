@@ -95,6 +95,38 @@ fn attempts_end_at_their_number_and_the_dead_letter_sink_is_told_until_it_listen
 }
 
 #[test]
+fn a_dead_letter_sink_is_told_no_sooner_than_it_wants() {
+    check(
+        "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { retry: 0 } }",
+        |sink, id, attempt| match (sink, id, attempt) {
+            ("shop", ..) => "503",
+            (_, "b", 1) => "429 retry-after 9",
+            (_, "c", 1) => "503 after 1s",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["a", "b", "c"] {
+                broker.publish(id).await;
+            }
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter a: attempts, attempts 1 -> 200
+            +0s     told of a
+            +0s     t b try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter b: attempts, attempts 1 -> 429 retry-after 9
+            +0s     t c try 1 -> 503, dead letter: attempts
+            +9s     graveyard gets dead letter b: attempts, attempts 1 -> 200
+            +9s     told of b
+            +9s     graveyard gets dead letter c: attempts, attempts 1 -> 503 after 1s
+            +11s    graveyard gets dead letter c: attempts, attempts 1 -> 200
+            +11s    told of c
+        "#]],
+    );
+}
+
+#[test]
 fn no_retry_is_one_attempt() {
     check(
         "t: { sink: http://shop, delivery: { retry: 0 } }",
@@ -392,7 +424,7 @@ fn a_gone_sink_pauses_its_trigger_until_someone_resumes_it() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +0s     graveyard gets dead letter a: gone, attempts 1 -> 200
             +0s     told of a
             +3600s  t goes on
@@ -417,9 +449,32 @@ fn a_gone_sinks_trigger_goes_on_when_its_sink_changes() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +20s    t goes on
             +20s    t b try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn another_sink_at_the_next_start_ends_the_pause_of_one_that_was_gone() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, _, _| if sink == "shop" { "410" } else { "200" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            broker.publish("b").await;
+            broker.kill_and_restart().await;
+            broker.at(10.0).await;
+            broker.kill_and_restart_with("t: { sink: http://mail }").await;
+            broker.at(20.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 410, dead letter: gone
+            +0s     t paused: http://shop answered 410 Gone
+            +10.01s t goes on
+            +10.01s t b try 1 -> 200
         "#]],
     );
 }
@@ -470,8 +525,8 @@ fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
             +0s     t late try 1 -> 410, dead letter: gone
             +0s     u late try 1 -> 410, dead letter: gone
             +1s     u paused: paused by an operator
-            +2s     t paused: the sink answered 410 Gone
-            +2s     u paused: the sink answered 410 Gone
+            +2s     t paused: http://shop answered 410 Gone
+            +2s     u paused: http://shop answered 410 Gone
             +5s     t paused: paused by an operator
             +30s    t goes on
             +30s    u goes on

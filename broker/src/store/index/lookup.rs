@@ -357,10 +357,10 @@ fn walk(segment: &Segment, stretch: Stretch, visit: &mut dyn FnMut(LogRecord)) -
         let mut offset = header.first_offset;
         for raw in window.records(at, header)?.unwrap_or_default() {
             if let Ok(Some(record)) = LogRecord::decode(&raw, offset) {
-                if matches!(record, LogRecord::Event(_)) {
-                    offset = offset.next();
-                }
                 visit(record);
+            }
+            if raw.kind == RecordType::Event as u8 {
+                offset = offset.next();
             }
         }
         Ok(true)

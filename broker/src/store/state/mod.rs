@@ -65,12 +65,16 @@ pub struct Paused {
     pub at_ms: u64,
 }
 
+const ANSWERED_GONE: &str = " answered 410 Gone";
+
 impl Paused {
     /// The reason of the one pause that an operator does not ask for: another sink ends it.
-    pub const GONE: &str = "the sink answered 410 Gone";
+    pub fn gone(sink: &str) -> String {
+        format!("{sink}{ANSWERED_GONE}")
+    }
 
     pub fn is_gone(&self) -> bool {
-        self.reason == Self::GONE
+        self.reason.ends_with(ANSWERED_GONE)
     }
 }
 

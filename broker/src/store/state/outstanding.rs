@@ -8,7 +8,8 @@ use crate::store::record::{Attempted, Next};
 /// An outstanding delivery in sixteen bytes.
 ///
 /// Of its offset there are 48 bits: at a million events a second they last for nine years. Times are hundredths of a
-/// second: 36 bits for the first attempt since the base, which is 21 years, and 28 for the next one, see [`put_wait`].
+/// second: 36 bits for the first attempt since the base, which is 21 years, five of them before the store was made, and 28
+/// for the next one, see [`put_wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     offset_high: u16,

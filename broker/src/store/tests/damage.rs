@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::format::{FrameHeader, SEGMENT_HEADER_BYTES};
 use super::super::letters::{self, Letters};
 use super::super::verify::{RepairError, VerifyError, repair_on, verify_on};
 use super::super::{Disk, Offset, OpenError, Options, VerifyReport};
@@ -339,10 +339,7 @@ fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
     flip(&disk, &segment_files(&disk)[0], 4096 + 100, 0);
     (0..sealed).for_each(|_| run.keeper.step());
     let problem = run.log.report().problem.expect("found");
-    assert!(
-        problem.contains("1 damaged places") && problem.contains("000000000001.seg at byte 4096"),
-        "{problem}"
-    );
+    assert_eq!(problem, "the log is damaged: 000000000001.seg bytes 4096 to 6144 (offsets 0..0)");
 }
 
 #[test]
@@ -373,7 +370,11 @@ fn what_cannot_be_read_while_the_store_runs_is_said_and_what_is_behind_it_verifi
     flip(&disk, &paths[2], 4096 + 100, 0);
     (0..paths.len()).for_each(|_| run.keeper.step());
     let problem = run.log.report().problem.expect("said");
-    assert!(problem.contains("2 damaged places in the log, the first in 000000000001.seg"), "{problem}");
+    run.stop().unwrap();
+    let found = verify(&disk).damage;
+    let first =
+        format!("the log is damaged in 2 places, the first: 000000000001.seg bytes {} to", found[0].start);
+    assert!(problem.contains(&first) && problem.contains(&found[0].events()), "{problem}\n{found:?}");
 }
 
 #[test]
@@ -406,24 +407,38 @@ fn a_file_of_dead_letters_that_cannot_be_told_is_never_written_over() {
 }
 
 #[test]
-fn of_a_tail_whose_header_alone_is_damaged_all_is_set_aside() {
+fn of_a_tail_whose_header_is_not_whole_all_is_set_aside_and_nothing_of_the_files_former_life() {
     let options = Options { window: None, ..options() };
     let disk = SimDisk::new();
     let mut run = Run::open(&disk, &options).unwrap();
     run.put("first", 100);
+    let last = run.log.reader().segments()[0].extent().end as usize;
     run.put("last", 5000);
+    let segment = run.log.reader().segments()[0].clone();
+    let end = segment.extent().end as usize;
     let disk = kill(&disk, run);
     let path = segment_files(&disk)[0].clone();
-    let last = SEGMENT_HEADER_BYTES as usize + 512;
-    let frame = disk.content(&path)[last..last + 5000].to_vec();
-    flip(&disk, &path, last + 25, 0);
-    let run = Run::open(&disk, &options).unwrap();
-    assert_eq!(run.events().len(), 1);
-    let aside = disk.names().into_iter().find(|path| path.starts_with(layout().set_aside())).unwrap();
-    let kept = disk.content(&aside);
-    assert_eq!(
-        (&kept[32..5000], kept.len() % 512),
-        (&frame[32..], 0),
-        "what may have been acknowledged is kept"
-    );
+    let mut whole = disk.content(&path);
+    let frame = whole[last..end].to_vec();
+    // A frame of another segment, as a recycled file has them.
+    let header = FrameHeader::decode(&frame, segment.header.store, 1).unwrap();
+    FrameHeader { segment: 9, ..header }.encode_into(&mut whole[end..]);
+    let lost = |lost: std::ops::Range<usize>, with: u8| {
+        let mut content = whole.clone();
+        content[last..][lost].fill(with);
+        content
+    };
+    // A bit of it, and a block that did not reach the disk: zeros, or what was there before.
+    for (content, from) in [(lost(25..26, 0xff), 32), (lost(0..512, 0), 512), (lost(0..512, 7), 512)] {
+        let disk = disk.copy();
+        disk.set_content(&path, content);
+        let run = Run::open(&disk, &options).unwrap();
+        assert_eq!(run.events().len(), 1);
+        let aside = disk.names().into_iter().find(|path| path.starts_with(layout().set_aside())).unwrap();
+        let kept = disk.content(&aside);
+        assert!(
+            kept.len() == frame.len() && kept[from..] == frame[from..],
+            "{from}: what may have been acknowledged is kept"
+        );
+    }
 }

@@ -195,3 +195,39 @@ fn a_segment_that_was_given_up_and_is_there_again_is_passed() {
     assert_eq!(run.events().last().unwrap().event.id(), "after");
     run.stop().unwrap();
 }
+
+#[test]
+fn of_an_end_that_is_given_up_nothing_is_removed() {
+    let (disk, run) = log(29, &[]);
+    let end = run.log.reader().segments().last().unwrap().extent().end as usize;
+    run.stop().unwrap();
+    let path = segment_files(&disk).pop().unwrap();
+    let frames = end - 2 * 2048;
+    // Headers and bodies of the closing frame and of the last two before it.
+    for places in [&[end + 70][..], &[end + 20, end - 1000], &[end + 70, end - 2028, frames + 100]] {
+        let disk = disk.copy();
+        places.iter().for_each(|place| flip(&disk, &path, *place, 3));
+        let content = disk.content(&path);
+        let what = format!("{places:?}");
+        let damage = verify(&disk).damage;
+        let from = damage.iter().map(|part| part.offsets.0.0).min().unwrap();
+        let accepted = from..29.max(from + 1);
+        repair_on(Arc::new(disk.clone()), Path::new(DIR), accepted).unwrap();
+        assert!(disk.content(&path) == content, "{what}: it is removed or overwritten");
+        assert_eq!(verify(&disk).damage, [], "{what}");
+        let mut run = Run::open(&disk, &small()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let sealed = run.log.reader().segments().len();
+        (0..sealed).for_each(|_| run.keeper.step());
+        assert_eq!(run.log.report().problem, None, "{what}");
+        let offset = run.put("after", 100);
+        assert_eq!(run.log.reader().read(offset).unwrap().event.id(), "after", "{what}");
+        for lost in from..29 {
+            assert!(run.log.reader().read(Offset(lost)).is_err(), "{what}");
+        }
+        assert_eq!(run.events().len() as u64, from + 1, "{what}");
+        run.stop().unwrap();
+        let run = Run::open(&disk, &small()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
+        assert_eq!(run.events().len() as u64, from + 1, "{what}");
+        run.stop().unwrap();
+    }
+}

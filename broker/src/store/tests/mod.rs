@@ -5,6 +5,7 @@ mod damage;
 pub mod disk;
 mod ending;
 mod holding;
+mod letters;
 mod model;
 mod parts;
 mod retention;

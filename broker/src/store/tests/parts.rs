@@ -189,6 +189,26 @@ fn a_full_window_falls_behind_and_loses_no_match_whatever_its_order() {
 }
 
 #[test]
+fn a_retry_is_due_when_it_was_said_also_if_the_clock_was_ahead_when_the_store_was_made() {
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options()).unwrap();
+    let at_ms = super::super::clock::wall_ms() - 2 * 365 * 24 * 3_600_000;
+    let due_ms = at_ms + 1000;
+    let LogRecord::Outcomes(mut attempts) = outcome(FIRST, 0, 0, Next::RetryAt { due_ms }) else { return };
+    attempts[0].at_ms = at_ms;
+    let records = vec![super::rig::one_trigger(), routed(0, 0, &[FIRST]), LogRecord::Outcomes(attempts)];
+    run.append(&[event("0", 10)], records).unwrap();
+    run.stop().unwrap();
+    let run = Run::open(&disk, &options()).unwrap();
+    let slot = run.state.triggers[&FIRST].outstanding.get(Offset(0)).unwrap();
+    let base_ms = run.state.base_ms;
+    let due = slot.due_ms(base_ms);
+    assert!((due_ms..due_ms + 20).contains(&due), "{due} for {due_ms}");
+    assert!(slot.first_ms(base_ms).is_some_and(|first| (at_ms - 10..=at_ms).contains(&first)));
+    run.stop().unwrap();
+}
+
+#[test]
 fn every_offset_is_read_across_segments_before_and_after_a_restart() {
     let options = Options { window: None, segment_bytes: 16 << 10, ..options() };
     let disk = SimDisk::new();

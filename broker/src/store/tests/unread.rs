@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::format::SEGMENT_HEADER_BYTES;
+use super::super::format::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, seal};
 use super::super::verify::repair_on;
 use super::super::{
     Attempted, Damage, DeliveryId, LogRecord, Next, Offset, Options, Passed, Routed, TriggerEntry, TriggerId,
@@ -183,6 +183,39 @@ fn a_snapshot_does_not_pass_over_what_cannot_be_read_any_more() {
         );
         run.stop().unwrap();
     }
+}
+
+#[test]
+fn a_snapshot_does_not_look_at_what_the_writer_writes_meanwhile() {
+    let disk = SimDisk::new();
+    let pressed = Options { window: None, segment_bytes: 12 << 10, retention_bytes: 1, ..options() };
+    let mut run = Run::open(&disk, &pressed).unwrap();
+    (0..6).for_each(|n| _ = run.put(&n.to_string(), 1400));
+    run.keeper.step();
+    let segment = run.log.reader().segments().last().unwrap().clone();
+    let extent = segment.extent();
+    let last_frame = extent.last_frame.unwrap();
+    // A frame that is half there, and the one behind it.
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    LogRecord::Close.append_to(&mut frame);
+    let header = FrameHeader {
+        segment: segment.number(),
+        frame: last_frame + 2,
+        first_offset: extent.next_offset,
+        written_at_ms: extent.last_received_ms,
+        body_bytes: 0,
+        records: 1,
+        events: 0,
+        store: segment.header.store as u64,
+        checksum: 0,
+    };
+    seal(&mut frame, header);
+    segment.file.write_at(&[7; 300], extent.end).unwrap();
+    segment.file.write_at(&frame, extent.end + 512).unwrap();
+    run.keeper.step();
+    assert_eq!(run.log.report().problem, None);
+    assert_eq!(run.log.report().snapshot_frame, last_frame);
+    run.stop().unwrap();
 }
 
 /// A trigger without room for most of its 30 matches, each in a frame of its own; also where those frames are.

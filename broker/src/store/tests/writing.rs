@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use sluice_adapters::{Published, Refusal};
 use tokio::sync::oneshot;
 
+use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::queue::{NO_ROOM_PAUSE, Queue};
-use super::super::{Append, Log, LogRecord, Mark, NewEvent, open_stepwise};
+use super::super::segment::Spares;
+use super::super::{Append, Disk, Log, LogRecord, Mark, NewEvent, Options, open_stepwise};
 use super::disk::{Fault, SimDisk};
 use super::rig::{Run, event, new_event, options};
 
@@ -88,17 +90,16 @@ fn on_a_full_disk_the_writer_pauses_between_tries() {
     let run = Run::open(&disk, &options()).unwrap();
     let first = submit(&run.log, vec![], vec![mark(15_000)]);
     assert!(first.blocking_recv().unwrap().is_ok());
-    disk.set_capacity(Some(0));
-    disk.set_fault(None);
+    disk.set_fault(Some((1, Fault::Enospc)));
     let before = Instant::now();
     let second = submit(&run.log, vec![], vec![mark(15_000)]);
-    // A file is made, its space is not to be had, it is removed.
-    while disk.operations() < 9 {
+    // A file cannot be made, and what may be there of it is removed.
+    while disk.operations() < 6 {
         assert!(before.elapsed() < Duration::from_secs(60), "{}", disk.trace());
         std::thread::yield_now();
     }
     assert!(before.elapsed() >= 2 * NO_ROOM_PAUSE, "three tries in {:?}", before.elapsed());
-    disk.set_capacity(None);
+    disk.set_fault(None);
     assert!(second.blocking_recv().unwrap().is_ok());
     run.stop().unwrap();
 }
@@ -118,4 +119,59 @@ fn a_spare_that_cannot_be_made_though_the_disk_has_room_is_said_until_it_can() {
     run.keeper.step();
     assert_eq!(run.log.report().problem, None);
     run.stop().unwrap();
+}
+
+#[test]
+fn segments_leave_the_space_that_is_to_stay_free_to_snapshots_and_copies() {
+    let options = Options { segment_bytes: 12 << 10, free_bytes: 20 << 10, window: None, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    let free = || disk.free_bytes(&options.dir).unwrap();
+    // A spare more would take of what is to stay free.
+    disk.leave_free(2 * (12 << 10) + (19 << 10));
+    run.keeper.step();
+    assert_eq!(free(), (12 << 10) + (19 << 10));
+    let full = run.log.full().expect("it is full");
+    assert!(full.contains("has 31744 bytes left"), "{full}");
+    assert!(matches!(run.append(&[event("e", 100)], vec![]), Err(Refusal::Full { .. })));
+    // Then there is some for it, and the writer may use it.
+    disk.leave_free((12 << 10) + (20 << 10));
+    run.keeper.step();
+    assert_eq!(run.log.full(), None);
+    let mut taken = 0;
+    while run.append(&[event(&taken.to_string(), 1400)], vec![]).is_ok() {
+        taken += 1;
+    }
+    assert_eq!(run.log.reader().segments().len(), 2);
+    assert_eq!(free(), 20 << 10);
+    (0..2).for_each(|_| run.keeper.step());
+    assert_eq!(run.log.report().problem, None, "there is room for a snapshot");
+    assert!(run.log.report().snapshot_frame > 0);
+    run.stop().unwrap();
+}
+
+#[test]
+fn a_disk_that_others_fill_is_full_before_nothing_is_left_of_it() {
+    let options = Options { free_bytes: 20 << 10, ..options() };
+    let disk = SimDisk::new();
+    let mut run = Run::open(&disk, &options).unwrap();
+    run.keeper.step();
+    for (left, is_full) in [(20 << 10, false), ((20 << 10) - 1, true), (21 << 10, false)] {
+        disk.leave_free(left);
+        run.keeper.tell(None);
+        assert_eq!(run.log.full().is_some(), is_full, "{left} bytes left");
+    }
+    run.stop().unwrap();
+}
+
+#[test]
+fn a_frame_is_never_longer_than_its_header_can_say() {
+    let dir = super::rig::layout();
+    let frame_bytes_max = |segment_bytes| {
+        Spares::new(Arc::new(SimDisk::new()), dir.clone(), segment_bytes, 0, vec![]).frame_bytes_max()
+    };
+    assert_eq!(frame_bytes_max(64 << 20), (64 << 20) - SEGMENT_HEADER_BYTES as usize);
+    let largest = frame_bytes_max(9 << 30);
+    assert!(u32::try_from(largest).is_ok() && largest > 4_000_000_000, "{largest}");
+    assert_eq!(largest % 512, 0);
 }

@@ -193,6 +193,12 @@ impl Rig {
         self.dispatch.adopt(self.prepared()).await.unwrap();
     }
 
+    /// As [`Self::kill_and_restart`], with another configuration.
+    pub async fn kill_and_restart_with(&mut self, triggers: &str) {
+        self.config = read(triggers, "");
+        self.kill_and_restart().await;
+    }
+
     /// Ends the process without a word, and starts another one. Nothing may be under way.
     pub async fn kill_and_restart(&mut self) {
         // Outcomes reach the disk within 50 ms.

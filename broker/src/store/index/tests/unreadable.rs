@@ -1,5 +1,8 @@
 //! The index beside places of the log that cannot be read.
 
+use super::super::super::fields::Writer;
+use super::super::super::format::{FrameHeader, RecordType, push_record, seal};
+use super::super::super::record::append_event;
 use super::super::super::tests::disk::SimDisk;
 use super::super::super::tests::rig::{self, Run};
 use super::*;
@@ -41,4 +44,41 @@ fn a_segment_that_cannot_be_read_is_passed_over_and_said() {
     let second = index();
     build(&second, usize::MAX);
     assert_eq!(second.passed_over(), [number, number + 1]);
+}
+
+#[test]
+fn an_event_that_cannot_be_decoded_takes_its_offset_all_the_same() {
+    let disk = SimDisk::new();
+    let log_options = Options { window: None, ..rig::options() };
+    let mut run = Run::open(&disk, &log_options).unwrap();
+    run.put("first", 10);
+    let segment = run.log.reader().segments()[0].clone();
+    let whole = run.log.reader().read(Offset(0)).unwrap();
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    // What recovery needs of an event, and no more.
+    push_record(&mut frame, RecordType::Event, |body| {
+        Writer(body).bytes(1, &whole.key.0).number(3, whole.received_at_ms);
+    });
+    append_event(&mut frame, &Record { event: rig::event("behind", 10), ..(*whole).clone() });
+    let header = FrameHeader {
+        segment: 1,
+        frame: segment.extent().last_frame.unwrap() + 1,
+        first_offset: Offset(1),
+        written_at_ms: whole.received_at_ms,
+        body_bytes: 0,
+        records: 2,
+        events: 2,
+        store: segment.header.store as u64,
+        checksum: 0,
+    };
+    seal(&mut frame, header);
+    segment.file.write_at(&frame, segment.extent().end).unwrap();
+    let disk = rig::kill(&disk, run);
+    let run = Run::open(&disk, &log_options).unwrap();
+    let dir = TempDir::new().unwrap();
+    let room = Room { disk: Arc::new(RealDisk), free_bytes_min: 0 };
+    let index = Index::new(Arc::clone(run.log.reader()), dir.path().join("index"), room);
+    let id = |id: &str| index.by_id("/tests", id).unwrap().map(|record| record.offset);
+    assert_eq!((id("first"), id("behind")), (Some(Offset(0)), Some(Offset(2))));
+    run.stop().unwrap();
 }

@@ -100,6 +100,12 @@ impl SimDisk {
         self.world().capacity = bytes;
     }
 
+    /// From here on there is so much space besides what is taken.
+    pub fn leave_free(&self, bytes: u64) {
+        let mut world = self.world();
+        world.capacity = Some(world.used() + bytes);
+    }
+
     /// Whether a process holds the directory.
     pub fn is_locked(&self) -> bool {
         !self.world().locked.is_empty()
