@@ -194,8 +194,10 @@ fn a_retry_is_due_when_it_was_said_also_if_the_clock_was_ahead_when_the_store_wa
     let mut run = Run::open(&disk, &options()).unwrap();
     let at_ms = super::super::clock::wall_ms() - 2 * 365 * 24 * 3_600_000;
     let due_ms = at_ms + 1000;
-    let LogRecord::Outcomes(mut attempts) = outcome(FIRST, 0, 0, Next::RetryAt { due_ms }) else { return };
-    attempts[0].at_ms = at_ms;
+    let LogRecord::Outcomes(attempts) = outcome(FIRST, 0, 0, Next::RetryAt { begun_ms: at_ms, due_ms })
+    else {
+        return;
+    };
     let records = vec![super::rig::one_trigger(), routed(0, 0, &[FIRST]), LogRecord::Outcomes(attempts)];
     run.append(&[event("0", 10)], records).unwrap();
     run.stop().unwrap();
