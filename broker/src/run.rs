@@ -94,8 +94,14 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded, mut signals: Signals) -> Res
     let public = Edge::bind(config.http.listen).await.map_err(|cause| bind_error(&cause))?;
     let operators = Edge::bind(config.admin.listen).await.map_err(|cause| bind_error(&cause))?;
     let options = options(&config);
-    let opened = tokio::task::block_in_place(|| store::open(Arc::new(RealDisk), &options));
-    let opened = opened.map_err(|error| Error::failed_because("cannot open the store", error))?;
+    let opened = tokio::select! {
+        opened = open_store(options) => opened?,
+        // What was being recovered is recovered again at the next start.
+        () = stop_signal(&mut signals.terminate, &mut signals.interrupt) => {
+            info!("stopped before the store was open");
+            return Ok(());
+        }
+    };
     report_recovery(&opened.recovery);
     let dispatch = Dispatch::new(opened.log.clone(), opened.state, config.limits, config.store.outstanding);
     dispatch
@@ -123,6 +129,10 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded, mut signals: Signals) -> Res
     running.sources.settled(SETTLE_DEADLINE).await;
     let not_up = running.sources.not_up().len();
     greet(&running.config, listening.addresses, loaded.files.len(), not_up);
+    let grace = running.config.store.removed_grace;
+    for (trigger, pending) in running.frozen().into_iter().filter(|(_, pending)| *pending > 0) {
+        warn!(%trigger, pending, "a trigger is not in the configuration any more: what is pending there becomes dead letters {grace:?} after it was removed");
+    }
 
     let mut ended = opened.ended;
     let reloads = &mut listening.reload_requests;
@@ -131,6 +141,13 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded, mut signals: Signals) -> Res
         return Err(error);
     }
     running.stop(&mut signals, listening, ended).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is nothing else to do yet but to heed signals")]
+async fn open_store(options: store::Options) -> Result<store::Opened, Error> {
+    let opening = tokio::task::spawn_blocking(move || store::open(Arc::new(RealDisk), &options));
+    let opened = opening.await.map_err(|panic| Error::failed_because("cannot open the store", panic))?;
+    opened.map_err(|error| Error::failed_because("cannot open the store", error))
 }
 
 /// The tasks that the broker cannot do without.

@@ -28,7 +28,8 @@ pub(crate) const BACKOFFS: &[(&str, Backoff)] =
 pub(crate) const REPLIES: &[(&str, Reply)] =
     &[("lenient", Reply::Lenient), ("strict", Reply::Strict), ("ignore", Reply::Ignore)];
 
-pub(crate) const RETRY_MAX: u64 = 1_000_000;
+/// The store counts the attempts of a delivery in sixteen bits.
+pub(crate) const RETRY_MAX: u64 = u16::MAX as u64;
 pub(crate) const CONCURRENCY: RangeInclusive<u64> = 1..=10_000;
 pub(crate) const RETRY_ON: RangeInclusive<u64> = 300..=599;
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);

@@ -225,6 +225,11 @@ fn assemble(
     for file in 0..files.len() {
         let before = problems.has_errors();
         let root = crate::tree::read(file, &mut problems);
+        // An editor or a script that has begun to write it must not take away what it holds.
+        if root.is_none() && problems.sources[file].text.trim_ascii().is_empty() {
+            let name = problems.sources[file].name.clone();
+            problems.file_error(name, "the file is empty");
+        }
         documents += usize::from(root.is_some() || problems.has_errors() != before);
         roots.extend(root);
     }

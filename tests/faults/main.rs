@@ -21,6 +21,7 @@ use tempfile::TempDir;
 /// More than a round ever takes: publishers go on until the round is over.
 const ENDLESS: usize = usize::MAX;
 /// A fault that has not come about by then does not: the thread does not make so many of these calls.
+const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 const FAULT_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// A workload on a directory of its own, after a first round without a fault that ended cleanly.
@@ -153,6 +154,31 @@ async fn slow_syncs_cost_time_and_nothing_else() {
     workload.terminate(broker).await;
     workload.setup = plain;
     verify("300 ms a sync", workload).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_still_opening_its_store_stops_when_told() {
+    if !harness::can_run("faults", false, &["strace"]) {
+        return;
+    }
+    let (_dir, mut workload) = workload(12, ROUND_EVENTS).await;
+    let plain = workload.setup.clone();
+    workload.setup = plain.with_injections(&["pread64:delay_enter=300000"]);
+    let mut broker = workload.spawn();
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    while !broker.has_open(".seg") {
+        assert!(broker.started.elapsed() < OPEN_DEADLINE, "it does not open the log:\n{}", broker.log());
+        tick.tick().await;
+    }
+    broker.signal(rustix::process::Signal::TERM);
+    let status = broker.ended().await;
+    assert!(
+        status.success() && broker.log().contains("before the store was open"),
+        "{status}\n{}",
+        broker.log()
+    );
+    workload.setup = plain;
+    verify("stopped while it opened", workload).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,13 +160,21 @@ impl Broker {
         }
     }
 
+    /// Whether it has a file open whose name ends so.
+    pub fn has_open(&self, ending: &str) -> bool {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id().expect("it runs")));
+        let mut links =
+            files.into_iter().flatten().flatten().flat_map(|file| std::fs::read_link(file.path()));
+        links.any(|link| link.to_string_lossy().ends_with(ending))
+    }
+
     /// SIGTERM, and its end.
     pub async fn terminate(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.ended().await
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         if let Some(id) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
             rustix::process::kill_process(id, signal).unwrap();
         }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
@@ -185,6 +185,11 @@ impl Broker {
     /// What it printed on standard output.
     pub fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
+    }
+
+    /// As long as this is held, nobody reads the broker's standard output.
+    pub fn unread(&self) -> MutexGuard<'_, String> {
+        self.printed.lock().unwrap()
     }
 
     pub async fn post(&self, with: HeaderMap, body: impl Into<bytes::Bytes>) -> Answer {

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use serde_json::json;
 
 use crate::broker::{Broker, Running, finished, keep, run, sluice};
-use crate::eventually;
 use crate::sink::{Sink, status};
+use crate::{PATIENCE, eventually};
 
 fn told(words: &[&str]) -> crate::broker::Told {
     let mut command = sluice();
@@ -145,6 +145,52 @@ async fn a_stdout_sink_prints_the_event() {
     })
     .await;
     assert!(printed.contains("hello"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_believes_nobody_that_says_no_offset() {
+    let other = Sink::accepting().await;
+    let words = ["publish", "--type", "t", "--source", "/me", "--data", "hello", "--url", &other.url];
+    let told = told(&words);
+    assert!(told.code == 1 && told.err.contains("is no Sluice"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_takes_a_batch_of_any_size_and_a_byte_order_mark() {
+    let broker = Broker::start("triggers: {}").await;
+    let event =
+        |id: usize| json!({ "specversion": "1.0", "id": id.to_string(), "source": "/me", "type": "t" });
+    let batch: Vec<_> = (0..60_000).map(event).collect();
+    std::fs::write(broker.path().join("batch.json"), serde_json::to_vec(&batch).unwrap()).unwrap();
+    let told = broker.cli("publish batch.json");
+    assert_eq!((told.code, told.out.lines().count()), (0, 60_000), "{}", told.err);
+    std::fs::write(broker.path().join("marked.json"), format!("\u{feff}{}", event(60_000))).unwrap();
+    assert_eq!(broker.cli("publish marked.json").out, "60000\n");
+    std::fs::write(broker.path().join("none.json"), "[ ]").unwrap();
+    assert_eq!(broker.cli("publish none.json").code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::await_holding_lock, reason = "it is what keeps the output from being read")]
+async fn an_output_that_nobody_reads_holds_up_nothing_else() {
+    let sink = Sink::accepting().await;
+    let broker = Broker::start(&format!(
+        "triggers: {{ out: {{ sink: {{ stdout: {{}} }} }}, quick: {{ sink: \"{}\" }} }}",
+        sink.url
+    ))
+    .await;
+    let unread = broker.unread();
+    // Each is more than a pipe takes; one is read, by who may not keep it and reads no more.
+    let data = format!("\"{}\"", "x".repeat(256 << 10));
+    for id in 0..24 {
+        assert_eq!(broker.publish(&[("id", &id.to_string())], &data).await.status, 202);
+    }
+    broker.trigger_when("quick", |trigger| trigger["delivered"] == 24).await;
+    broker.trigger_when("out", |trigger| trigger["delivered"] == 1 && trigger["in_flight"] == 23).await;
+    let shown = tokio::time::timeout(PATIENCE, broker.get("events/3")).await;
+    assert_eq!(shown.expect("the log can be read")["event"]["id"], "3");
+    drop(unread);
+    broker.trigger_when("out", |trigger| trigger["delivered"] == 24).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -346,7 +346,7 @@ async fn a_gone_sink_pauses_its_trigger_until_it_is_resumed() {
     let broker = Broker::start(&yaml(&sink, "")).await;
     broker.publish_ids(&["1"]).await;
     let trigger = broker.trigger_when("t", |trigger| trigger["paused"] == true).await;
-    assert_eq!(trigger["paused_reason"], "the sink answered 410 Gone");
+    assert_eq!(trigger["paused_reason"], format!("{} answered 410 Gone", sink.url));
     assert_eq!(broker.dead_letters(1).await[0]["reason"], "gone");
     assert!(broker.said().contains("paused trigger: its sink is gone (410)"));
     broker.publish_ids(&["2"]).await;

@@ -175,6 +175,63 @@ async fn pause_resume_retry_and_discard_do_what_they_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_rate_says_so_and_until_when() {
+    let sink = Sink::accepting().await;
+    let broker = Broker::start(&yaml(&sink, "rate: 1/m")).await;
+    broker.publish_ids(&["1", "2", "3"]).await;
+    sink.wait_for(1).await;
+    let waiting = crate::eventually("the rate to hold two back", || async {
+        let items = broker.get("triggers/t/pending").await["items"].as_array().unwrap().clone();
+        let is_held = |item: &Value| item["reason"] == "rate" && item["next_at"].is_string();
+        (items.len() == 2 && items.iter().all(is_held)).then_some(items)
+    })
+    .await;
+    assert_eq!(waiting[0]["offset"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pending_behind_what_is_in_memory_is_counted() {
+    let sink = Sink::held().await;
+    let store = "store: { dir: ./data, outstanding: 1000 }";
+    let broker = Broker::start(&format!("{store}\n{}", yaml(&sink, "concurrency: 1"))).await;
+    let event = |id: u64| json!({ "specversion": "1.0", "id": id.to_string(), "source": "/me", "type": "t" });
+    let batch: Vec<_> = (0..3000).map(event).collect();
+    std::fs::write(broker.path().join("batch.json"), serde_json::to_vec(&batch).unwrap()).unwrap();
+    assert_eq!(broker.cli("publish batch.json").code, 0);
+    broker.trigger_when("t", |trigger| trigger["pending"] == 3000).await;
+    let page = broker.get("triggers/t/pending?limit=10000").await;
+    let listed = page["items"].as_array().unwrap().len() as u64;
+    assert!(listed > 0 && page["next"].is_null(), "{page}");
+    assert_eq!(listed + page["behind"].as_u64().unwrap(), 3000);
+    let told = broker.cli("triggers pending t --limit 10000");
+    assert!(told.err.contains(&format!("{} more are behind", 3000 - listed)), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paused_or_removed_is_not_said_to_be_tried() {
+    let sink = Sink::accepting().await;
+    let broker = Broker::start(&yaml(&sink, "")).await;
+    assert_eq!(broker.cli("triggers pause t").code, 0);
+    let told = broker.cli("triggers retry t");
+    assert!(told.code == 1 && told.err.contains("paused"), "{told:?}");
+    broker.publish_ids(&["1"]).await;
+    broker.trigger_when("t", |trigger| trigger["pending"] == 1).await;
+    assert_eq!(
+        broker.reload("triggers: {}").await.json()["frozen"],
+        json!([{ "trigger": "t", "pending": 1 }])
+    );
+    let told = broker.cli("triggers retry t");
+    assert!(told.code == 1 && told.err.contains("removed"), "{told:?}");
+    // As long as it holds, each reload and each start says so.
+    assert_eq!(
+        broker.reload("triggers: {}").await.json()["frozen"],
+        json!([{ "trigger": "t", "pending": 1 }])
+    );
+    let broker = broker.kill_and_restart().await;
+    assert!(broker.said().contains("not in the configuration any more"), "{}", broker.said());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_writing_call_needs_our_host_and_a_json_body() {
     let sink = Sink::accepting().await;
     let broker = Broker::start(&format!(
@@ -189,7 +246,8 @@ async fn a_writing_call_needs_our_host_and_a_json_body() {
     assert_eq!(pause(&[("content-type", "text/plain")], "{}").await.status, 421);
     for (body, detail) in [
         ("{", "the body is not what this call takes"),
-        ("[]", "the body is not what this call takes"),
+        ("[]", "the body is a JSON object"),
+        ("[null, true]", "the body is a JSON object"),
         ("{\"reason\":\"x\"}", "this call takes no `reason`: its body is `{}`"),
     ] {
         let refused = pause(&[("content-type", "application/json")], body).await;

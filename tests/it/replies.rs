@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::broker::Broker;
-use crate::sink::{Sink, reply};
+use crate::sink::{Sink, reply, status};
 
 /// A function that takes what was published, and a listener that takes what the function answers.
 fn yaml(function: &Sink, listener: &Sink) -> String {
@@ -181,4 +181,29 @@ async fn a_reply_whose_outcome_was_lost_is_stored_once() {
     assert_eq!(listener.ids(), ["r-1"]);
     let events = broker.get("events").await;
     assert_eq!(events["items"].as_array().unwrap().len(), 2, "{events:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_of_what_a_function_owes_answers_to_recovers_when_it_answers() {
+    let function = Sink::answering(|_, _| status(503)).await;
+    let broker = Broker::start(&format!(
+        "store: {{ dir: ./data, segment: 1MiB, retention: {{ age: 7d, size: 24MiB }} }}\n\
+         limits: {{ event_bytes: 256KiB, batch_bytes: 256KiB }}\n\
+         triggers: {{ t: {{ sources: [http], sink: \"{}\", delivery: {{ backoff_delay: 1h, backoff_max: 1h }} }} }}\n",
+        function.url
+    ))
+    .await;
+    let data = format!("\"{}\"", "x".repeat(200_000));
+    let mut stored = 0;
+    while broker.publish(&[("id", &stored.to_string())], &data).await.status == 202 {
+        stored += 1;
+        assert!(stored < 2000, "it never fills");
+    }
+    broker.trigger_when("t", |trigger| trigger["retrying"] == stored).await;
+    let before = function.received().len();
+    function.answer_with(|number, _| reply(&format!("r-{number}"), "com.example.reply"));
+    broker.do_call("triggers/t/retry", &json!({})).await;
+    broker.trigger_when("t", |trigger| trigger["delivered"] == stored).await;
+    crate::eventually("room", || async { (broker.ask("/readyz").await.status == 200).then_some(()) }).await;
+    assert_eq!(function.received().len() - before, stored, "each was answered once");
 }

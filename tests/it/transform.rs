@@ -138,6 +138,28 @@ async fn explain_shows_what_the_sink_gets_or_why_it_gets_nothing() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_takes_long_delays_another_by_one_turn() {
+    let sink = Sink::accepting().await;
+    // Each takes a second of a processor.
+    let slow = 4 * std::thread::available_parallelism().unwrap().get();
+    let program = |text: &str, kind: &str| {
+        json!({ "sink": sink.url, "transform": { "jq": text }, "filters": [{ "exact": { "type": kind } }],
+            "delivery": { "concurrency": slow } })
+    };
+    let all = json!({ "slow": program("def f: f; f", "slow"), "quick": program(".type = \"quick\"", "t") });
+    let broker = Broker::start(&triggers(&all)).await;
+    for id in 0..slow {
+        let id = id.to_string();
+        assert_eq!(broker.publish(&[("id", &id), ("type", "slow")], ORDER).await.status, 202);
+    }
+    broker.trigger_when("slow", |trigger| trigger["in_flight"] == slow).await;
+    assert_eq!(broker.publish(&[("id", "quick"), ("type", "t")], ORDER).await.status, 202);
+    sink.wait_for(1).await;
+    let waiting = broker.get("triggers/slow").await["in_flight"].as_u64().unwrap();
+    assert!(waiting as usize > slow / 2, "{waiting} of {slow} still wait");
+}
+
 /// Whatever a program does, the broker lives, other triggers go on, and the event is a dead letter that says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_runs_grows_or_recurses_without_end_is_stopped() {

@@ -48,6 +48,16 @@ impl Story {
         }
     }
 
+    /// Starts a server that was killed.
+    pub fn bring_back_server(&self) {
+        self.services.start(self.system.server());
+        if self.system == System::Amqp {
+            // RabbitMQ 3.10 has come back without a queue that it had said was declared. That of the source is declared
+            // by its sender each time.
+            self.system.send(self.services, &self.outward, &[]);
+        }
+    }
+
     pub fn plain(&self) -> Access {
         self.system.plain(self.services)
     }

@@ -54,7 +54,7 @@ pub async fn nothing_is_lost_and_nothing_is_twice_after_kills(story: Story) {
     running.until_all(COUNT + 100).await;
     story.services.kill(story.system.server());
     running.until_source_is("in", "down").await;
-    story.services.start(story.system.server());
+    story.bring_back_server();
     story.send(COUNT + 100..COUNT + 200);
     running.until_all(COUNT + 200).await;
     running.stop().await;

@@ -1,5 +1,7 @@
 //! Answers of the API: JSON, or a problem that names what was asked for.
 
+use std::collections::HashMap;
+
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -29,6 +31,10 @@ pub fn list(items: &[serde_json::Value], next: Option<&str>) -> Answer {
 
 /// The body of a writing call.
 pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A type with named members would be read from a list of their values, too.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the body is a JSON object, `{}` at least"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what this call takes: {error}"))
     })
@@ -44,6 +50,14 @@ pub fn no_arguments(bytes: &[u8]) -> Result<(), Problem> {
         Some(name) => Err(bad(name, format!("this call takes no `{name}`: its body is `{{}}`"))),
         None => Ok(()),
     }
+}
+
+/// How many rows are wanted: at least one, and no more than there are on a page.
+pub fn limit(query: &HashMap<String, String>, usual: usize, max: usize) -> Result<usize, Problem> {
+    let Some(text) = query.get("limit") else { return Ok(usual) };
+    let limit = text.parse::<usize>().ok().filter(|limit| *limit > 0);
+    let wrong = || bad("limit", format!("`limit` is a whole number from 1, not `{text}`"));
+    limit.map(|limit| limit.min(max)).ok_or_else(wrong)
 }
 
 pub fn not_found(what: &str, name: &str) -> Problem {

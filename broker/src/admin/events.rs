@@ -11,15 +11,15 @@ use serde_json::{Value, json, value::RawValue};
 use super::answer::{self, Answer};
 use super::trail::{self, Trail};
 use super::{Admin, view};
+use crate::dispatch::Core;
 use crate::edge::Problem;
-use crate::store::{DeliveryId, Offset, ReadError, Record, Wanted};
+use crate::store::{DeliveryId, Offset, ReadError, Record, TriggerEntry, Wanted};
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
 fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
     let text = |name: &str| query.get(name).cloned();
-    let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
     let before = query.get("cursor").map(|text| text.parse().map(Offset)).transpose();
     Ok(Wanted {
         ty: text("type"),
@@ -29,7 +29,7 @@ fn wanted(query: &HashMap<String, String>) -> Result<Wanted, Problem> {
         since_ms: moment(query, "since")?.unwrap_or(0),
         until_ms: moment(query, "until")?,
         before: before.map_err(|_| answer::bad("cursor", "`cursor` is what `next` of a list said"))?,
-        limit: limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX),
+        limit: answer::limit(query, LIMIT_DEFAULT, LIMIT_MAX)?,
     })
 }
 
@@ -129,7 +129,7 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
         let is_purged = trail.purged.contains(&(*trigger, *redrive));
         let next_at = slot
             .filter(|slot| slot.attempts > 0)
-            .map_or(Value::Null, |slot| view::time(slot.due_ms(core.state.base_ms)));
+            .map_or(Value::Null, |slot| view::due(slot.due_ms(core.state.base_ms)));
         deliveries.push(json!({
             "trigger": view::name_of(&core, *trigger),
             "redrive": redrive,
@@ -139,12 +139,10 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
             "next_at": next_at,
         }));
     }
-    let unmatched = core
-        .state
-        .set
-        .triggers
-        .iter()
-        .filter(|entry| entry.birth <= offset && !trail.matched.contains(&entry.id));
+    let is_unmatched = |entry: &&TriggerEntry| {
+        trail.is_routed && !trail.matched.contains(&entry.id) && has_seen(&core, entry, offset)
+    };
+    let unmatched = core.state.set.triggers.iter().filter(is_unmatched);
     let shown = Shown {
         offset: offset.to_string(),
         received_at: view::time(record.received_at_ms),
@@ -157,6 +155,12 @@ async fn shown(admin: &Admin, record: Arc<Record>) -> Answer {
     };
     drop(core);
     answer::json(&shown)
+}
+
+/// Whether an event that was routed was matched with a trigger's filters, too: not before its birth, and in its past not yet.
+fn has_seen(core: &Core, entry: &TriggerEntry, offset: Offset) -> bool {
+    let past = core.state.triggers.get(&entry.id).and_then(|state| state.history);
+    entry.birth <= offset && past.is_none_or(|(from, to)| offset < from || to <= offset)
 }
 
 /// Adds deliveries that no attempt is on the log of yet.

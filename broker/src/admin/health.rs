@@ -55,8 +55,8 @@ fn readiness(
             return (StatusCode::OK, "degraded", routing_waits);
         }
         GateState::Ready => return (StatusCode::OK, "ready", None),
-        GateState::Starting => ("starting", None),
-        GateState::Draining => ("draining", None),
+        GateState::Starting => ("starting", Some("the store is being opened".to_owned())),
+        GateState::Draining => ("draining", Some("the broker was told to stop".to_owned())),
         GateState::Full(reason) => ("full", Some(reason)),
         GateState::Failed(reason) => ("failed", Some(reason)),
     };

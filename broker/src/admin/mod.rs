@@ -12,14 +12,16 @@ mod triggers;
 mod unmatched;
 mod view;
 
+use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body_util::LengthLimitError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Dispatch;
@@ -28,6 +30,9 @@ use crate::ingress;
 use crate::sources::Sources;
 
 pub use answer::Refused;
+
+const BODY_BYTES_MAX: usize = 2 << 20;
+const TOO_LARGE: &str = "the body is larger than this call takes";
 
 /// What the operators' listener shows and does.
 #[derive(Clone)]
@@ -93,13 +98,33 @@ pub fn router(admin: Admin) -> Router {
 
 /// A web page cannot make writing calls: they need a JSON content type and a `Host` that is ours. What lacks either is
 /// answered alike, because it is taken for a page's.
-async fn guard(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
-    if request.method() == Method::POST
-        && let Err(problem) = may_write(request.headers(), &admin.hosts)
-    {
+async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return as_problem(next.run(request).await);
+    }
+    if let Err(problem) = may_write(request.headers(), &admin.hosts) {
         return problem.into_response();
     }
-    as_problem(next.run(request).await)
+    match with_whole_body(request).await {
+        Ok(request) => as_problem(next.run(request).await),
+        Err(problem) => problem.closing().into_response(),
+    }
+}
+
+async fn with_whole_body(request: Request) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(ingress::BODY_DEADLINE, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
+    let Ok(read) = read else {
+        let detail = format!("the body did not come within {} seconds", ingress::BODY_DEADLINE.as_secs());
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+    };
+    match read {
+        Ok(bytes) => Ok(Request::from_parts(head, bytes.into())),
+        Err(error) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE))
+        }
+        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body cannot be read")),
+    }
 }
 
 /// What is refused before a call's own code runs (a body that is too large, a path that is no text) is a problem, too.
@@ -110,7 +135,7 @@ fn as_problem(response: Response) -> Response {
         .is_some_and(|kind| kind == "application/problem+json" || kind == "application/json");
     let detail = match response.status() {
         status if is_json || !status.is_client_error() => return response,
-        StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than this call takes",
+        StatusCode::PAYLOAD_TOO_LARGE => TOO_LARGE,
         _ => "the path, the query or the body cannot be read",
     };
     Problem::new(response.status(), detail).closing().into_response()

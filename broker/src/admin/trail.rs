@@ -46,24 +46,35 @@ impl Attempts {
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
     pub matched: Vec<TriggerId>,
-    pub routed_epoch: Option<u64>,
+    /// Whether the log says which those are: not yet when it is not routed, and not any more when it is a dead letter that
+    /// has outlived its segment.
+    pub is_routed: bool,
     pub deliveries: BTreeMap<(TriggerId, u32), Attempts>,
     /// Dead letters that were removed for good; others that have left the list were redriven.
     pub purged: BTreeSet<(TriggerId, u32)>,
+}
+
+impl Trail {
+    /// Takes in an attempt of a dead letter that has outlived the segment of its event.
+    fn keep(&mut self, attempted: Attempted) {
+        let id = attempted.id;
+        // A redrive may have gone to a trigger that did not match.
+        if id.redrive == 0 {
+            self.matched.push(id.trigger);
+        }
+        self.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted);
+    }
 }
 
 /// Collects everything the log says of an event.
 pub fn trail(log: &Log, offset: Offset) -> Result<Trail, ReadError> {
     let mut trail = Trail::default();
     let kept = log.reader().kept_attempts(offset)?;
-    for attempted in &kept {
-        let id = attempted.id;
-        trail.matched.push(id.trigger);
-        trail.deliveries.entry((id.trigger, id.redrive)).or_default().push(attempted.clone());
-    }
+    kept.iter().for_each(|attempted| trail.keep(attempted.clone()));
     log.index().outcomes(&[offset], &mut |record| match record {
         LogRecord::Routed(routed) if routed.from <= offset && offset <= routed.to => {
-            trail.routed_epoch = Some(routed.epoch);
+            // The past of a new trigger says nothing of the others.
+            trail.is_routed |= routed.only.is_none();
             let found = routed.matches.into_iter().find(|(at, _)| *at == offset);
             trail.matched.extend(found.into_iter().flat_map(|(_, ids)| ids));
         }
@@ -111,9 +122,22 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 mod tests {
     use super::*;
     use crate::delivery::Reason;
+    use crate::dispatch::ended_without_attempt;
     use crate::store::tests::disk::SimDisk;
     use crate::store::tests::rig::{Run, event, one_trigger, options};
     use crate::store::{DeliveryId, Next, Options, Routed};
+
+    #[test]
+    fn a_trigger_that_a_dead_letter_was_redriven_to_has_not_matched_its_event() {
+        let mut trail = Trail::default();
+        for (trigger, redrive) in [(1, 0), (2, 1)] {
+            let id = DeliveryId { trigger: TriggerId(trigger), offset: Offset(7), redrive };
+            trail.keep(ended_without_attempt(id, Reason::Discarded));
+        }
+        assert_eq!(trail.matched, [TriggerId(1)]);
+        let deliveries: Vec<_> = trail.deliveries.keys().copied().collect();
+        assert_eq!(deliveries, [(TriggerId(1), 0), (TriggerId(2), 1)]);
+    }
 
     #[test]
     fn an_attempt_that_has_been_copied_and_whose_segment_is_still_there_is_shown_once() {

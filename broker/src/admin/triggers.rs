@@ -10,7 +10,7 @@ use super::Admin;
 use super::answer::{self, Answer};
 use super::view::{self, Ages, Row};
 use crate::delivery::Reason;
-use crate::dispatch::{Core, Dispatch};
+use crate::dispatch::{self, Core, Dispatch};
 use crate::edge::Problem;
 use crate::store::{DeliveryId, Offset, TriggerEntry, clock};
 
@@ -49,13 +49,11 @@ pub async fn pending(
     Path(name): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Answer {
-    let limit = query.get("limit").map_or(Ok(PENDING_DEFAULT), |text| text.parse());
-    let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(PENDING_MAX);
+    let limit = answer::limit(&query, PENDING_DEFAULT, PENDING_MAX)?;
     let from = query.get("cursor").map(|text| place(text)).unwrap_or(Some((0, Offset(0))));
     let from = from.ok_or_else(|| answer::bad("cursor", "`cursor` is what `next` of a list said"))?;
     let mut waiting = waiting(&admin.dispatch.core(), &name, from, limit.saturating_add(1))?;
-    let next =
-        waiting.get(limit).filter(|_| limit > 0).map(|next| format!("{}-{}", next.redrive, next.offset));
+    let next = waiting.get(limit).map(|next| format!("{}-{}", next.redrive, next.offset));
     waiting.truncate(limit);
     let items = waiting.into_iter().map(|waiting| {
         json!({
@@ -63,10 +61,18 @@ pub async fn pending(
             "trigger": name,
             "attempts": waiting.attempts,
             "reason": waiting.why,
-            "next_at": waiting.next_ms.map_or(Value::Null, view::time),
+            "next_at": waiting.next_ms.map_or(Value::Null, view::due),
         })
     });
-    answer::list(&items.collect::<Vec<_>>(), next.as_deref())
+    let items: Vec<_> = items.collect();
+    answer::json(&json!({ "items": items, "next": next, "behind": behind(&admin.dispatch.core(), &name)? }))
+}
+
+/// What is pending besides, in the log only: a trigger that is behind takes it up as it gets room.
+fn behind(core: &Core, name: &str) -> Result<u64, Problem> {
+    let Some(state) = core.state.triggers.get(&find(core, name)?.id) else { return Ok(0) };
+    let listed = state.outstanding.len() + state.redriven.len();
+    Ok(core.state.books(state).pending().saturating_sub(listed as u64))
 }
 
 /// Where a page begins: redrives come after what was matched.
@@ -102,9 +108,12 @@ fn waiting(core: &Core, name: &str, from: (u32, Offset), limit: usize) -> Result
             (true, _) => ("in_flight", due),
             (_, None) => ("trigger_removed", due),
             _ if state.paused.is_some() => ("paused", due),
-            (_, Some(runtime)) if runtime.is_held(slot.offset()) => ("order", due),
+            (_, Some(runtime)) if runtime.is_held(slot.offset()) || runtime.is_draining() => ("order", due),
             _ if due.max(quiet_until).is_some_and(|at| at > now) => ("retry", due.max(quiet_until)),
-            _ => ("concurrency", due),
+            (_, Some(runtime)) => match runtime.rate_holds_until(now) {
+                Some(until) => ("rate", Some(until)),
+                None => ("concurrency", due),
+            },
         };
         Waiting { offset: slot.offset(), redrive, attempts: slot.attempts, why, next_ms }
     });
@@ -122,14 +131,13 @@ pub async fn resume(State(admin): State<Admin>, Path(name): Path<String>, body: 
 }
 
 async fn set_paused(admin: &Admin, name: &str, reason: Option<&str>) -> Answer {
-    let (id, record) = {
+    let (id, written) = {
         let mut core = admin.dispatch.core();
         let id = find(&core, name)?.id;
-        (id, core.pause(id, reason))
+        (id, core.record_durably(dispatch::pause(id, reason)))
     };
     tracing::info!(trigger = name, "{}", if reason.is_some() { "paused trigger" } else { "resumed trigger" });
-    let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
-    written.map_err(|refusal| answer::unavailable(&refusal))?;
+    written.await.map_err(|refusal| answer::unavailable(&refusal))?;
     admin.dispatch.nudge(id);
     answer::json(&shown(&admin.dispatch, name).await?)
 }
@@ -140,7 +148,15 @@ pub async fn retry(State(admin): State<Admin>, Path(name): Path<String>, body: B
         let mut core = admin.dispatch.core();
         let id = find(&core, &name)?.id;
         let Core { state, runtimes, .. } = &mut *core;
-        if let (Some(runtime), Some(state)) = (runtimes.get_mut(&id), state.triggers.get(&id)) {
+        let Some(runtime) = runtimes.get_mut(&id) else {
+            return Err(answer::conflict(format!("trigger `{name}` is removed: nothing of it is tried")));
+        };
+        if let Some(state) = state.triggers.get(&id) {
+            if state.paused.is_some() {
+                return Err(answer::conflict(format!(
+                    "trigger `{name}` is paused: resume it, and it goes on"
+                )));
+            }
             runtime.retry_all_now(state);
         }
         id

@@ -17,6 +17,11 @@ pub fn time(ms: u64) -> Value {
     if ms == 0 { Value::Null } else { Value::String(clock::rfc3339(ms)) }
 }
 
+/// The time of day of a moment on the clock of waits.
+pub fn due(steady_ms: u64) -> Value {
+    time(clock::wall_at(steady_ms))
+}
+
 /// The attributes of an event, without its data.
 pub fn attributes(event: &Event) -> Value {
     let members =
@@ -174,7 +179,7 @@ impl Row {
             "retrying": self.retrying,
             "oldest_pending_at": self.oldest.and_then(|oldest| ages.received_ms(oldest)).map_or(Value::Null, time),
             "last_matched_at": time(self.last_matched_at_ms),
-            "next_at": self.next_ms.map_or(Value::Null, time),
+            "next_at": self.next_ms.map_or(Value::Null, due),
             "last_error": last_error,
         })
     }

@@ -17,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A reload waits for what it changes; nothing else comes near this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A batch is answered with an offset for each of its events, in one header.
+const HEAD_BYTES_MAX: usize = 16 << 20;
 
 /// Where a broker listens: `http://HOST:PORT/PATH`, the scheme may be left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,13 @@ impl Endpoint {
             return Err(wrong("only http is spoken here"));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
+            return Err(wrong("a broker asks for no user and password"));
+        }
+        if authority != host && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err(wrong("the port is a number from 1 to 65535"));
+        }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self { host: host.to_owned(), port: uri.port_u16().unwrap_or(80), path: path.to_owned() })
     }
@@ -107,7 +116,9 @@ impl Connection {
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
         let stream = self.endpoint.connect().await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| {
+        let mut client = http1::Builder::new();
+        let handshake = client.max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| {
             Error::failed_because(format!("cannot speak to the broker at {}", self.endpoint.address()), error)
         })?;
         // Its errors reach the sender as well.
@@ -174,6 +185,13 @@ mod tests {
         check("http://[::1]:8081/x?y=1", "[::1]:8081 /x?y=1");
         check("broker/events", "broker:80 /events");
         check("https://broker", "`https://broker` is no address of a broker: only http is spoken here");
+        let wrong = |address: &str, why: &str| format!("`{address}` is no address of a broker: {why}");
+        for port in ["99999", "0", "-1", "21x81", ""] {
+            let address = format!("http://broker:{port}");
+            check(&address, &wrong(&address, "the port is a number from 1 to 65535"));
+        }
+        let address = "http://user:password@broker:1";
+        check(address, &wrong(address, "a broker asks for no user and password"));
         check("http:// b", "`http:// b` is no address of a broker: expected http://HOST:PORT");
     }
 

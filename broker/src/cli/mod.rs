@@ -273,8 +273,12 @@ fn store_verify(dir: &Path, json: bool) -> Result<(), Error> {
         output::print_bytes(format!("{text}\n").as_bytes())?;
     } else {
         let store::VerifyReport { segments, frames, events, bytes, first_offset, next_offset, .. } = &report;
+        let offsets = match next_offset.0.checked_sub(1) {
+            Some(last) if *first_offset <= store::Offset(last) => format!("offsets {first_offset} to {last}"),
+            Some(_) | None => format!("next offset {next_offset}"),
+        };
         let text = format!(
-            "{}: {segments} segments, {frames} frames, {events} events, {bytes} bytes, offsets {first_offset} to {next_offset}\n",
+            "{}: {segments} segments, {frames} frames, {events} events, {bytes} bytes, {offsets}\n",
             dir.display()
         );
         output::print_bytes(text.as_bytes())?;

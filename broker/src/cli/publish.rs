@@ -1,7 +1,7 @@
 //! `sluice publish`: events from a file, from standard input or from flags.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -19,6 +19,9 @@ use super::output::{escaped_lines, print_line};
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080/events";
 const STRUCTURED: &str = "application/cloudevents+json; charset=utf-8";
 const BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
+/// What the media types of events in JSON, and of batches of them, begin with.
+const MEDIA_TYPES: &str = "application/cloudevents";
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// From so many requests on, and then every so many, a terminal is told how far it is.
 const PROGRESS_EVERY: usize = 1000;
 
@@ -54,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT|@FILE", requires = "ty", allow_hyphen_values = true)]
     data: Option<String>,
     /// The media type of the data; application/json when the data is JSON
-    #[arg(long, value_name = "TYPE", requires = "ty")]
+    #[arg(long, value_name = "TYPE", requires = "ty", value_parser = content_type)]
     content_type: Option<String>,
     /// An extension attribute; may be given several times
     #[arg(long, value_name = "NAME=VALUE", requires = "ty", value_parser = extension)]
@@ -78,7 +81,10 @@ pub async fn publish(args: Args) -> Result<(), Error> {
         }
         None => {
             let request = from_flags(&args, publisher.connection.endpoint().path())?;
-            publisher.publish(request, "the event").await
+            match publisher.publish(request, "the event").await? {
+                0 => Err(publisher.no_broker()),
+                _ => Ok(()),
+            }
         }
     }
 }
@@ -91,19 +97,29 @@ pub fn endpoint(url: &str) -> Result<Endpoint, Error> {
 async fn publish_all(publisher: &mut Publisher, input: impl Read, name: &str) -> Result<(), Error> {
     let progress = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
     // Reads value by value, whatever the white space between them: one event in many lines, or an event a line.
-    let documents = serde_json::Deserializer::from_reader(BufReader::new(input)).into_iter::<Box<RawValue>>();
+    let mut input = BufReader::new(input);
+    let start =
+        input.fill_buf().map_err(|error| Error::failed_because(format!("cannot read {name}"), error))?;
+    let mark = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    input.consume(mark);
+    let documents = serde_json::Deserializer::from_reader(input).into_iter::<Box<RawValue>>();
     let mut count = 0;
     for document in documents {
         let document = document.map_err(|error| {
             Error::failed_because(format!("{name} is no JSON from event {}", count + 1), error)
         })?;
         count += 1;
-        let media_type = if document.get().starts_with('[') { BATCH } else { STRUCTURED };
+        let batch = document.get().strip_prefix('[');
+        let media_type = if batch.is_some() { BATCH } else { STRUCTURED };
+        let is_empty = batch.is_some_and(|events| events.trim_ascii_start().starts_with(']'));
         let request = Request::post(publisher.connection.endpoint().path())
             .header(CONTENT_TYPE, media_type)
             .body(Full::new(Bytes::from(String::from(Box::<str>::from(document)))))
             .map_err(|error| Error::failed_because("cannot put the request together", error))?;
-        publisher.publish(request, &format!("{name}, event {count}")).await?;
+        let offsets = publisher.publish(request, &format!("{name}, event {count}")).await?;
+        if offsets == 0 && !is_empty {
+            return Err(publisher.no_broker());
+        }
         if progress && count % PROGRESS_EVERY == 0 {
             eprint!("\r{count} published");
         }
@@ -127,8 +143,16 @@ impl Publisher {
         Ok(Self { connection: Connection::new(endpoint(url)?) })
     }
 
-    /// Sends one request and prints the offsets of its events, one per line.
-    async fn publish(&mut self, request: Request<Full<Bytes>>, what: &str) -> Result<(), Error> {
+    /// An answer without offsets: whoever gave it stored nothing.
+    fn no_broker(&self) -> Error {
+        let address = self.connection.endpoint().address();
+        Error::failed(format!(
+            "what answers at {address} is no Sluice: it said of no offset where the event is"
+        ))
+    }
+
+    /// Sends one request, prints the offsets of its events, one per line, and says how many there are.
+    async fn publish(&mut self, request: Request<Full<Bytes>>, what: &str) -> Result<usize, Error> {
         let response = self.connection.send(request).await?;
         if !response.status().is_success() {
             let problem = Problem::read(response.status(), response.body());
@@ -138,12 +162,13 @@ impl Publisher {
         if header("sluice-duplicate") == Some("true") {
             eprintln!("{what} is a duplicate and was not stored again");
         }
-        for offset in header("sluice-offset").unwrap_or_default().split(',').map(str::trim) {
-            if !offset.is_empty() {
-                print_line(offset)?;
-            }
+        let offsets = header("sluice-offset").unwrap_or_default().split(',').map(str::trim);
+        let mut count = 0;
+        for offset in offsets.filter(|offset| !offset.is_empty()) {
+            print_line(offset)?;
+            count += 1;
         }
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -204,6 +229,16 @@ fn header_text(value: &str) -> String {
     text
 }
 
+/// With a media type of events the data would be taken for the event, and the flags for nothing.
+fn content_type(text: &str) -> Result<String, String> {
+    match text.trim_start().get(..MEDIA_TYPES.len()) {
+        Some(start) if start.eq_ignore_ascii_case(MEDIA_TYPES) => {
+            Err("an event in JSON is published from a file, or from standard input by `-`".into())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
 fn extension(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("expected NAME=VALUE, found `{text}`"))?;
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -220,7 +255,15 @@ fn extension(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{extension, header_text, media_type};
+    use super::{content_type, extension, header_text, media_type};
+
+    #[test]
+    fn data_that_would_be_taken_for_the_event_is_refused() {
+        assert!(content_type("Application/CloudEvents+JSON; charset=utf-8").is_err());
+        assert!(content_type("application/cloudevents-batch+json").is_err());
+        assert_eq!(content_type("application/json"), Ok("application/json".into()));
+        assert_eq!(content_type("é"), Ok("é".into()));
+    }
 
     #[test]
     fn header_values_are_percent_encoded_where_the_binding_says_so() {

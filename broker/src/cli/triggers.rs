@@ -98,7 +98,14 @@ pub async fn triggers(args: Args) -> Result<(), Error> {
         }
         Command::Pending { name, limit } => {
             let list = client.list(&path(&name, "/pending"), &Query::default(), limit).await?;
-            print_list(&list, form, "nothing is pending", pending_table)
+            print_list(&list, form, "nothing is pending", pending_table)?;
+            if form == Form::Text && !list.more {
+                let answer = client.get(&path(&name, "/pending")).await?.document()?;
+                if let Some(behind @ 1..) = answer["behind"].as_u64() {
+                    eprintln!("{behind} more are behind, in the log only, and are taken up as there is room");
+                }
+            }
+            Ok(())
         }
         Command::Pause { name } => change(&mut client, &name, Change::Pause, form).await,
         Command::Resume { name } => change(&mut client, &name, Change::Resume, form).await,

@@ -1,6 +1,6 @@
 //! From an HTTP answer to an outcome (design: Knative's table, with CloudEvents webhook 2.2 for 410 and 429).
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -84,8 +84,8 @@ pub fn retry_after(headers: &HeaderMap, now_ms: u64) -> Option<Duration> {
     let wait = if text.bytes().all(|byte| byte.is_ascii_digit()) {
         Duration::from_secs(text.parse().ok().or_else(|| (!text.is_empty()).then_some(u64::MAX))?)
     } else {
-        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
-        Duration::from_millis(u64::try_from(at).ok()?.checked_sub(now_ms)?)
+        let at = httpdate::parse_http_date(text).ok()?;
+        at.duration_since(UNIX_EPOCH + Duration::from_millis(now_ms)).ok()?
     };
     (!wait.is_zero()).then(|| wait.min(RETRY_AFTER_MAX))
 }
@@ -106,6 +106,10 @@ mod tests {
         let check = |text: &str| retry_after(&headers(text), now_ms).map(|wait| wait.as_secs());
         assert_eq!(check("2"), Some(2));
         assert_eq!(check("Sun, 06 Nov 1994 08:49:40 GMT"), Some(3));
+        // The forms that a recipient has to know besides, and a date that is far away.
+        assert_eq!(check("Sunday, 06-Nov-94 08:49:40 GMT"), Some(3));
+        assert_eq!(check("Sun Nov  6 08:49:40 1994"), Some(3));
+        assert_eq!(check("Fri, 31 Dec 9999 23:59:59 GMT"), Some(3600));
         assert_eq!(check("999999"), Some(3600));
         assert_eq!(check("99999999999999999999999"), Some(3600));
         for nothing in ["banana", "-5", "1.5x", "", "0", "Thu, 01 Jan 1970 00:00:00 GMT"] {

@@ -6,8 +6,8 @@ use sluice_schemas::{Event, Kind, Value};
 
 use super::{Failure, Reason};
 
-/// Of the answer, before it is encoded.
-const ERROR_DATA_BYTES: usize = 1024;
+/// Of the answer, or else of the error, before it is encoded: Knative has no more than 1024 bytes of it.
+const ERROR_DATA_BYTES: usize = 768;
 
 /// Builds a dead letter's event: Knative's `knativeerror*` attributes and ours; those a publisher sent are replaced.
 pub fn dead_letter_event(
@@ -20,7 +20,8 @@ pub fn dead_letter_event(
 ) -> Event {
     let mut added = vec![("knativeerrordest", Some(sink.to_owned()), Kind::String)];
     added.push(("knativeerrorcode", failure.status.map(|code| code.to_string()), Kind::Integer));
-    let kept = &failure.body[..failure.body.len().min(ERROR_DATA_BYTES)];
+    let told = if failure.body.is_empty() { failure.error.as_bytes() } else { &failure.body };
+    let kept = &told[..told.len().min(ERROR_DATA_BYTES)];
     added.push(("knativeerrordata", (!kept.is_empty()).then(|| STANDARD.encode(kept)), Kind::String));
     added.push(("sluicetrigger", Some(trigger.to_owned()), Kind::String));
     added.push(("sluiceattempts", Some(attempts.to_string()), Kind::Integer));
@@ -55,9 +56,12 @@ mod tests {
         assert_eq!(dead.text("sluicereason"), Some("rejected"));
         assert_eq!(dead.text("knativeerrorcode"), Some("422"));
         assert_eq!(dead.text("knativeerrordest"), Some("http://sink/"));
-        assert_eq!(
-            STANDARD.decode(dead.text("knativeerrordata").expect("there")).expect("base64"),
-            vec![b'e'; 1024]
-        );
+        let data = |dead: &Event| dead.text("knativeerrordata").expect("there").to_owned();
+        assert_eq!(STANDARD.decode(data(&dead)).expect("base64"), vec![b'e'; 768]);
+        assert_eq!(data(&dead).len(), 1024);
+        let failure = Failure { error: "timed out".into(), ..Failure::default() };
+        let dead = dead_letter_event(&event, "orders", "http://sink/", 3, Reason::Attempts, &failure);
+        assert_eq!(STANDARD.decode(data(&dead)).expect("base64"), b"timed out");
+        assert_eq!(dead.text("knativeerrorcode"), None);
     }
 }

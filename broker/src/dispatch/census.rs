@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
+use bytes::Bytes;
+
 use crate::store::Record;
 
 /// The last hour, in pieces that are forgotten one at a time.
@@ -42,6 +44,28 @@ pub struct UnmatchedType {
     pub last_ms: u64,
 }
 
+/// Data to look for fields in, without the lock that the census is under.
+#[derive(Debug)]
+pub struct Search {
+    unseen: Vec<String>,
+    data: Vec<Bytes>,
+}
+
+impl Search {
+    /// The fields that are in some of the data.
+    pub fn run(mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        for data in &self.data {
+            let Ok(value) = serde_json::from_slice::<serde_json::Value>(data) else { continue };
+            found.extend(self.unseen.extract_if(.., |name| {
+                let path = name.strip_prefix("data.").unwrap_or_default();
+                path.is_empty() || has(&value, path)
+            }));
+        }
+        found
+    }
+}
+
 impl Census {
     /// Looks for fields, `data.` before those of the data. What has been seen stays seen as long as a filter names it.
     pub fn look_for(&mut self, fields: BTreeSet<String>) {
@@ -57,7 +81,7 @@ impl Census {
         self.unseen_data = self.data.values().filter(|seen| !**seen).count();
     }
 
-    /// Notes an event that was routed.
+    /// Notes an event that was routed; its data is for [`Census::search`].
     pub fn note(&mut self, record: &Record, has_matched: bool) {
         if !has_matched {
             self.note_unmatched(record.event.ty(), record.received_at_ms);
@@ -69,9 +93,6 @@ impl Census {
                     self.unseen_attributes -= 1;
                 }
             }
-        }
-        if self.unseen_data > 0 {
-            self.look_into(record);
         }
     }
 
@@ -93,21 +114,35 @@ impl Census {
         *count = (count.0 + 1, at_ms);
     }
 
-    /// Looks for unseen fields in the data of some events: parsing that of all would cost more than routing does.
-    fn look_into(&mut self, record: &Record) {
+    /// What is to be looked into for unseen fields: the data of some events, since parsing that of all would cost more than
+    /// routing does. `None` when there is nothing to look for.
+    pub fn search<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) -> Option<Search> {
+        if self.unseen_data == 0 {
+            return None;
+        }
+        let data: Vec<Bytes> = records.into_iter().filter_map(|record| self.taken(record)).collect();
+        let unseen = self.data.iter().filter(|(_, seen)| !**seen).map(|(name, _)| name.clone());
+        (!data.is_empty()).then(|| Search { unseen: unseen.collect(), data })
+    }
+
+    /// An event's data, if there is a look left in its second.
+    fn taken(&mut self, record: &Record) -> Option<Bytes> {
         let second = record.received_at_ms / 1000;
         if self.looks.0 != second {
             self.looks = (second, 0);
         }
-        let Some(data) = record.event.data() else { return };
+        let data = record.event.data()?;
         if self.looks.1 >= LOOKS_PER_SECOND || data.bytes.len() > LOOK_BYTES_MAX {
-            return;
+            return None;
         }
         self.looks.1 += 1;
-        let Ok(value) = serde_json::from_slice::<serde_json::Value>(&data.bytes) else { return };
-        for (name, seen) in self.data.iter_mut().filter(|(_, seen)| !**seen) {
-            let path = name.strip_prefix("data.").unwrap_or_default();
-            if path.is_empty() || has(&value, path) {
+        Some(data.bytes.clone())
+    }
+
+    /// Takes in what a search has found.
+    pub fn found(&mut self, fields: &[String]) {
+        for field in fields {
+            if let Some(seen) = self.data.get_mut(field).filter(|seen| !**seen) {
                 *seen = true;
                 self.unseen_data -= 1;
             }
@@ -183,6 +218,13 @@ mod tests {
         }
     }
 
+    /// As events are routed: noted, and looked into.
+    fn route(census: &mut Census, record: &Record) {
+        census.note(record, true);
+        let found = census.search([record]).map(Search::run).unwrap_or_default();
+        census.found(&found);
+    }
+
     #[test]
     fn types_nobody_took_are_counted_for_an_hour_and_bounded() {
         let mut census = Census::default();
@@ -211,7 +253,7 @@ mod tests {
         let mut census = Census::default();
         let fields = ["subject", "type", "data.order.amount", "data.items.sku", "data.never"];
         census.look_for(fields.map(str::to_owned).into());
-        census.note(&record("a", "{\"order\": {\"amount\": 1}, \"items\": [{\"sku\": \"x\"}]}", 1), true);
+        route(&mut census, &record("a", "{\"order\": {\"amount\": 1}, \"items\": [{\"sku\": \"x\"}]}", 1));
         let unseen = |census: &Census| {
             let mut fields: Vec<_> = census.unseen().into_iter().collect();
             fields.sort_unstable();
@@ -227,11 +269,11 @@ mod tests {
         let mut census = Census::default();
         census.look_for(["data.a".to_owned()].into());
         for _ in 0..LOOKS_PER_SECOND {
-            census.note(&record("a", "{}", 5000), true);
+            route(&mut census, &record("a", "{}", 5000));
         }
-        census.note(&record("a", "{\"a\": 1}", 5999), true);
+        route(&mut census, &record("a", "{\"a\": 1}", 5999));
         assert!(census.unseen().contains("data.a"));
-        census.note(&record("a", "{\"a\": 1}", 6000), true);
+        route(&mut census, &record("a", "{\"a\": 1}", 6000));
         assert!(census.unseen().is_empty());
     }
 }

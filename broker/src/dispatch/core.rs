@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sluice_adapters::Refusal;
 use tokio::sync::{Notify, watch};
 
 use super::census::Census;
@@ -119,6 +120,14 @@ impl Core {
     pub fn record(&mut self, record: LogRecord) {
         self.apply(&record);
         self.log.append_later(vec![record]);
+    }
+
+    /// As [`Self::record`]; what is returned is done once the record is on disk. It is in the log in the order in which it was
+    /// folded in, whoever waits for it.
+    pub fn record_durably(&mut self, record: LogRecord) -> impl Future<Output = Result<(), Refusal>> + use<> {
+        self.apply(&record);
+        let written = self.log.append(Vec::new(), vec![record]);
+        async move { written.await.map(drop) }
     }
 
     /// Takes note of events that have become durable.
@@ -301,7 +310,7 @@ impl Core {
     pub fn settle(&mut self, attempted: &Attempted) {
         let id = attempted.id;
         let due = match attempted.next {
-            Next::RetryAt { due_ms } => Some(due_ms),
+            Next::RetryAt { due_ms, .. } => Some(due_ms),
             Next::Delivered | Next::Dead(_) => None,
         };
         self.apply(&LogRecord::Outcomes(vec![attempted.clone()]));
@@ -396,16 +405,6 @@ impl Core {
         self.fill(id)
     }
 
-    pub fn pause(&mut self, id: TriggerId, reason: Option<&str>) -> LogRecord {
-        let record = LogRecord::Pause(Pause {
-            trigger: id,
-            at_ms: clock::steady_ms(),
-            reason: reason.map(str::to_owned),
-        });
-        self.apply(&record);
-        record
-    }
-
     /// Everything pending of a trigger that is not in flight becomes a dead letter; at most `limit`. What is in flight follows
     /// when an operator asked for it, unless it is accepted; a removed trigger may come back before that.
     pub fn discard(&mut self, id: TriggerId, reason: Reason, limit: usize) -> Vec<Attempted> {
@@ -451,12 +450,17 @@ fn in_pieces(from: Offset, to: Offset, matches: Matches) -> Vec<(Offset, Offset,
     pieces
 }
 
+/// A trigger is paused for a reason, or goes on.
+pub fn pause(trigger: TriggerId, reason: Option<&str>) -> LogRecord {
+    LogRecord::Pause(Pause { trigger, at_ms: clock::steady_ms(), reason: reason.map(str::to_owned) })
+}
+
 /// The ending of a delivery that nothing was sent for.
 pub fn ended_without_attempt(id: DeliveryId, reason: Reason) -> Attempted {
     Attempted {
         id,
         attempt: 0,
-        at_ms: clock::steady_ms(),
+        at_ms: clock::wall_ms(),
         duration_ms: 0,
         status: None,
         error: Some(reason.detail().into()),

@@ -149,7 +149,10 @@ impl Lanes {
 enum Told {
     /// Taken, or refused for good.
     Done,
-    Again,
+    /// Not before the wait that the sink asked for.
+    Again {
+        wait: Option<Duration>,
+    },
     Unreadable(Unreadable),
 }
 
@@ -190,7 +193,7 @@ impl UnderWay {
             Ok((task, told)) => (task, told),
             Err(error) => {
                 error!(%error, "telling a dead-letter sink ended in a panic");
-                (error.id(), Told::Again)
+                (error.id(), Told::Again { wait: None })
             }
         };
         self.letters.remove(&task).map(|(id, trigger)| (id, trigger, told))
@@ -228,11 +231,16 @@ fn note(dispatch: &Dispatch, lanes: &mut Lanes, id: DeliveryId, trigger: &Active
             core.fresh.remove(id);
             core.record(LogRecord::Told(vec![id]));
         }
-        // Others that were under way have failed for the same cause.
-        Told::Again if lane.rests_until.is_some() => {}
-        Told::Again => {
-            lane.failures += 1;
-            let until = now + trigger.policy.wait(lane.failures, (dispatch.shared.jitter)());
+        Told::Again { wait } => {
+            let backoff = match lane.rests_until {
+                // Others that were under way have failed for the same cause.
+                Some(until) => until - now,
+                None => {
+                    lane.failures += 1;
+                    trigger.policy.wait(lane.failures, (dispatch.shared.jitter)())
+                }
+            };
+            let until = now + backoff.max(wait.unwrap_or_default());
             lane.rests_until = Some(until);
             lanes.looks.insert((until, id.trigger));
         }
@@ -243,7 +251,7 @@ fn note(dispatch: &Dispatch, lanes: &mut Lanes, id: DeliveryId, trigger: &Active
             error!(trigger = %trigger.name, offset = %id.offset, error = %cause, "cannot read a dead letter that the dead-letter sink is to be told of");
             if let Some(runtime) = core.runtime_mut(id.trigger) {
                 let error = format!("cannot tell the dead-letter sink of offset {}: {cause}", id.offset);
-                runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error });
+                runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error });
             }
         }
     }
@@ -285,6 +293,12 @@ fn next(core: &mut Core, lanes: &mut Lanes) -> Vec<Task> {
             tasks.push(Task { id, trigger, sink, letter: core.fresh.letters.get(&id).cloned() });
         }
     }
+    if !void.is_empty() {
+        warn!(
+            count = void.len(),
+            "dead letters are told to nobody: their triggers have no dead-letter sink any more"
+        );
+    }
     for piece in void.chunks(VOID_MAX) {
         core.record(LogRecord::Told(piece.to_vec()));
     }
@@ -310,7 +324,7 @@ async fn tell(dispatch: &Dispatch, task: Task) -> Told {
     let Task { id, trigger, sink, letter } = task;
     // What is appended later is on disk later: the sink hears of nothing that a crash could still undo.
     if dispatch.log().flush().await.is_err() {
-        return Told::Again;
+        return Told::Again { wait: None };
     }
     let letter = match letter {
         Some(letter) => letter,
@@ -343,9 +357,9 @@ async fn tell(dispatch: &Dispatch, task: Task) -> Told {
             warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink refused: {}", cause.error);
             Told::Done
         }
-        Outcome::Retriable { cause, .. } => {
+        Outcome::Retriable { cause, retry_after } => {
             warn!(trigger = %trigger.name, offset = %id.offset, "the dead-letter sink failed, it is tried again: {}", cause.error);
-            Told::Again
+            Told::Again { wait: retry_after }
         }
     }
 }

@@ -59,16 +59,18 @@ pub async fn look_up(dispatch: Dispatch, look_up: LookUp) {
 /// Routes the events that a former run stored and did not route. Nothing is routed past one that cannot be read: it would
 /// be lost without a word. Meanwhile the writer, and those who publish, do not wait.
 pub async fn route_leftovers(dispatch: &Dispatch, tail: &mut mpsc::Receiver<Vec<Arc<Record>>>) {
-    let mut waits = Waits::default();
+    let mut waits = Backoff::default();
     loop {
         let Some((from, to)) = dispatch.core().state.unrouted.first().copied() else { return };
         let read = read_piece(dispatch, from, to, Table::match_all).await;
         dispatch.core().routing_waits = read.as_ref().err().map(|error| waiting(from, error));
         match read {
             Ok((piece, matched, table)) => {
-                waits = Waits::default();
+                waits = Backoff::default();
+                let search = dispatch.core().census.search(&piece.records);
                 let steps = dispatch.core().route_leftovers(from, &piece, matched, &table);
                 dispatch.start(steps.unwrap_or_default());
+                dispatch.look_into(search);
             }
             Err(error) => {
                 error!(offset = %from, "{}", waiting(from, &error));
@@ -105,7 +107,7 @@ pub fn begin_history(dispatch: &Dispatch) {
 
 async fn route_history(dispatch: Dispatch) {
     // Pasts that could not be read, each with a pace of its own.
-    let mut resting: BTreeMap<TriggerId, (Instant, Waits)> = BTreeMap::new();
+    let mut resting: BTreeMap<TriggerId, (Instant, Backoff)> = BTreeMap::new();
     loop {
         let past = next_history(&mut dispatch.core(), &resting);
         let (id, (from, to)) = match past {
@@ -124,7 +126,8 @@ async fn route_history(dispatch: Dispatch) {
                 dispatch.start(steps.unwrap_or_default());
             }
             Err(error) => {
-                let (until, waits) = resting.entry(id).or_insert_with(|| (Instant::now(), Waits::default()));
+                let (until, waits) =
+                    resting.entry(id).or_insert_with(|| (Instant::now(), Backoff::default()));
                 *until = Instant::now() + waits.next();
                 let text = format!("the past of the trigger waits for offset {from}: {error}");
                 say_unreadable(&dispatch, id, &text);
@@ -146,7 +149,7 @@ fn say_unreadable(dispatch: &Dispatch, id: TriggerId, text: &str) {
     let mut core = dispatch.core();
     let Some(runtime) = core.runtime_mut(id) else { return };
     error!(trigger = %runtime.active.name, "{text}");
-    runtime.last_error = Some(LastError { at_ms: clock::steady_ms(), status: None, error: text.to_owned() });
+    runtime.last_error = Some(LastError { at_ms: clock::wall_ms(), status: None, error: text.to_owned() });
 }
 
 /// The past that is to be routed next.
@@ -157,7 +160,7 @@ enum Past {
     Over,
 }
 
-fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Waits)>) -> Past {
+fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Backoff)>) -> Past {
     let (share, now) = (core.share(), Instant::now());
     let mut later = None;
     if !core.is_stopping {
@@ -184,15 +187,15 @@ fn next_history(core: &mut Core, resting: &BTreeMap<TriggerId, (Instant, Waits)>
 }
 
 /// Waits between attempts to read what could not be read, longer each time.
-struct Waits(Duration);
+struct Backoff(Duration);
 
-impl Default for Waits {
+impl Default for Backoff {
     fn default() -> Self {
         Self(UNREADABLE_WAIT_MIN)
     }
 }
 
-impl Waits {
+impl Backoff {
     fn next(&mut self) -> Duration {
         let wait = self.0;
         self.0 = (wait * 2).min(UNREADABLE_WAIT_MAX);
@@ -286,10 +289,10 @@ pub fn catch_up_if_behind(dispatch: &Dispatch, id: TriggerId) {
     }
     let dispatch = dispatch.clone();
     tokio::spawn(async move {
-        let mut waits = Waits::default();
+        let mut waits = Backoff::default();
         loop {
             match catch_up(&dispatch, id).await {
-                Ok(()) => waits = Waits::default(),
+                Ok(()) => waits = Backoff::default(),
                 Err(error) => {
                     let text = format!("cannot read what the trigger matched: {error}");
                     say_unreadable(&dispatch, id, &text);

@@ -8,6 +8,7 @@ mod attempt;
 mod census;
 mod core;
 mod courier;
+mod dead_letters;
 mod history;
 mod order;
 mod reload;
@@ -22,8 +23,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use self::census::Search;
 pub use self::census::{Census, UnmatchedType};
-pub use self::core::{Core, ended_without_attempt};
+pub use self::core::{Core, ended_without_attempt, pause};
 pub use self::reload::{Prepared, WrongSink, prepare};
 pub use self::trigger::{Active, Counters, LastError, Runtime, SECONDS_BOUNDS_MS, Step};
 use crate::store::{Log, Record, State, TriggerEntry, TriggerId, TriggerState, clock};
@@ -141,10 +143,10 @@ impl Dispatch {
             if records.is_empty() {
                 continue;
             }
-            let mut table = {
+            let (mut table, search) = {
                 let mut core = self.core();
                 core.stored(&records);
-                Arc::clone(&core.table)
+                (Arc::clone(&core.table), core.census.search(records.iter().map(|record| &**record)))
             };
             let steps = loop {
                 let matches = table.match_all(&records);
@@ -156,7 +158,15 @@ impl Dispatch {
                 }
             };
             self.start(steps);
+            self.look_into(search);
         }
+    }
+
+    /// Looks for fields that no event has had, not under the lock.
+    fn look_into(&self, search: Option<Search>) {
+        let Some(search) = search else { return };
+        let found = search.run();
+        self.core().census.found(&found);
     }
 
     /// Tells dead-letter sinks, for ever.

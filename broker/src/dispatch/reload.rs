@@ -7,13 +7,15 @@ use sluice_adapters::Refusal;
 use sluice_config::{self as config, Start};
 use sluice_language::Filter;
 
-use super::core::Core;
+use super::core::{Core, pause};
 use super::trigger::{Active, Counters, Runtime};
 use super::{Dispatch, history};
 use crate::delivery::RetryPolicy;
 use crate::routing::{Rule, Table};
 use crate::sink::{OpenError, Sink};
-use crate::store::{LogRecord, Offset, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock};
+use crate::store::{
+    LogRecord, Offset, Paused, ReadError, Reader, TriggerEntry, TriggerId, TriggerSet, clock,
+};
 
 /// A trigger, its sinks, and what the log keeps of it.
 struct Opened {
@@ -222,9 +224,13 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
     for active in plan.active {
         let id = active.id;
         let former = runtimes.remove(&id).or_else(|| core.frozen.remove(&id));
-        let has_moved = former.as_ref().is_some_and(|former| former.active.config.sink != active.config.sink);
         let Some(state) = core.state.triggers.get(&id) else { continue };
-        let is_gone = state.paused.as_ref().is_some_and(|paused| paused.reason.contains("410"));
+        let gone = state.paused.as_ref().filter(|paused| paused.is_gone());
+        let has_other_sink = gone.is_some_and(|paused| match &former {
+            Some(former) => former.active.config.sink != active.config.sink,
+            // The process has just begun.
+            None => paused.reason != Paused::gone(active.sink.url()),
+        });
         let runtime = match former {
             Some(mut runtime) => {
                 runtime.reconfigure(active, state);
@@ -233,9 +239,8 @@ fn install(core: &mut Core, plan: Plan) -> Vec<TriggerId> {
             None => Runtime::new(active, state, core.state.books(state).unmatched),
         };
         core.runtimes.insert(id, runtime);
-        if has_moved && is_gone {
-            let record = core.pause(id, None);
-            core.log.append_later(vec![record]);
+        if has_other_sink {
+            core.record(pause(id, None));
         }
         installed.push(id);
     }

@@ -73,6 +73,7 @@ pub struct Claim {
 /// The last attempt that failed.
 #[derive(Clone, Debug)]
 pub struct LastError {
+    /// On the wall's clock.
     pub at_ms: u64,
     pub status: Option<u16>,
     pub error: String,
@@ -475,6 +476,12 @@ impl Runtime {
         if let Some(order) = self.order.as_mut().filter(|_| is_current) {
             order.end_look_up(keys);
         }
+    }
+
+    /// Until when the rate holds back what else could go, if it does.
+    pub fn rate_holds_until(&self, now_ms: u64) -> Option<u64> {
+        let has_room = self.in_flight.len() < self.active.config.delivery.concurrency;
+        self.bucket.as_ref().filter(|_| has_room && !self.drains_first)?.empty_until(now_ms)
     }
 
     /// Waits for what was begun before its order changed.

@@ -48,13 +48,24 @@ impl Bucket {
 
     /// Takes a token, or says when there will be one.
     pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
-        let passed = now_ms.saturating_sub(self.at_ms) as f64 / 1e3;
-        self.tokens = (self.tokens + passed * self.per_second).min(self.per_second.max(1.0));
+        self.tokens = self.tokens_at(now_ms);
         self.at_ms = now_ms;
-        if self.tokens < 1.0 {
-            return Err(now_ms + (((1.0 - self.tokens) / self.per_second) * 1e3).ceil().max(1.0) as u64);
+        if let Some(next) = self.empty_until(now_ms) {
+            return Err(next);
         }
         self.tokens -= 1.0;
         Ok(())
+    }
+
+    /// When there will be a token, if there is none now.
+    pub fn empty_until(&self, now_ms: u64) -> Option<u64> {
+        let tokens = self.tokens_at(now_ms);
+        let wait = ((1.0 - tokens) / self.per_second * 1e3).ceil().max(1.0) as u64;
+        (tokens < 1.0).then(|| now_ms + wait)
+    }
+
+    fn tokens_at(&self, now_ms: u64) -> f64 {
+        let passed = now_ms.saturating_sub(self.at_ms) as f64 / 1e3;
+        (self.tokens + passed * self.per_second).min(self.per_second.max(1.0))
     }
 }

@@ -168,7 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             return Poll::Pending;
         }
         let since = *self.idle_since.get_or_insert_with(Instant::now);
-        self.alarm.poll(cx, since + self.limits.idle_deadline)
+        // Whoever connects is about to send a head.
+        let is_new = self.framing.heads() == 0;
+        let deadline = if is_new { self.limits.head_deadline } else { self.limits.idle_deadline };
+        self.alarm.poll(cx, since + deadline)
     }
 
     /// The client sends nothing at the moment.

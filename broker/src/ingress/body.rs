@@ -1,22 +1,26 @@
 //! Reads bodies within bounds of bytes and time.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::refusal::Refused;
 
 /// For a whole body.
-pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// For other requests to give back bytes.
 pub(super) const ROOM_DEADLINE: Duration = Duration::from_secs(1);
+/// A body that has sent nothing for so long holds room for what it has sent, and gets the rest again when it goes on. Less
+/// than others wait for room: who announces much and sends nothing delays them, and has none of them refused.
+pub(super) const STALL_DEADLINE: Duration = Duration::from_millis(500);
+/// It may hold so much in any case. All connections that `limits` allows by default have half of the budget then.
+const STALLED_BYTES: usize = 8 << 10;
 /// What a body without a length takes from the budget ahead of each read. No less than hyper reads at a time.
 const STEP_BYTES: usize = 128 << 10;
 
@@ -65,6 +69,15 @@ impl Budget {
     }
 }
 
+impl Share {
+    /// Gives back what is above so many bytes.
+    fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        drop(self.permit.as_mut().and_then(|permit| permit.split(less)));
+        self.bytes -= less;
+    }
+}
+
 /// Reads a body of at most so many bytes; what is known to be too large is not read at all.
 pub(super) async fn read(body: Body, bytes_max: usize, budget: &Budget) -> Result<(Bytes, Share), Refused> {
     let mut share = Share::default();
@@ -76,30 +89,24 @@ pub(super) async fn read(body: Body, bytes_max: usize, budget: &Budget) -> Resul
         return Err(Refused::TooLarge { bytes_max });
     }
     let length = length.and_then(|length| usize::try_from(length).ok());
-    if let Some(length) = length {
-        budget.grow(&mut share, length).await?;
-    }
     let read = collect(body, length, bytes_max, budget, &mut share);
     let bytes = timeout(BODY_DEADLINE, read).await.map_err(|_| Refused::Late)??;
     Ok((bytes, share))
 }
 
 async fn collect(
-    body: Body,
+    mut body: Body,
     length: Option<usize>,
     bytes_max: usize,
     budget: &Budget,
     share: &mut Share,
 ) -> Result<Bytes, Refused> {
-    let mut body = pin!(body);
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
     loop {
         let before = first.as_ref().map_or(0, Bytes::len) + whole.len();
-        if length.is_none() {
-            budget.grow(share, (before + STEP_BYTES).min(bytes_max)).await?;
-        }
-        let Some(frame) = body.frame().await else { break };
+        budget.grow(share, length.unwrap_or(before + STEP_BYTES).min(bytes_max)).await?;
+        let Some(frame) = next(&mut body, share, before.max(STALLED_BYTES)).await else { break };
         // Trailers mean nothing here.
         let Ok(data) = frame.map_err(|_| Refused::BrokenBody)?.into_data() else { continue };
         let after = before + data.len();
@@ -118,4 +125,19 @@ async fn collect(
         whole.extend_from_slice(&data);
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// What comes next of a body; while nothing does, its share is no more than so many bytes.
+async fn next(
+    body: &mut Body,
+    share: &mut Share,
+    stalled_bytes: usize,
+) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    if share.bytes > stalled_bytes {
+        if let Ok(frame) = timeout(STALL_DEADLINE, body.frame()).await {
+            return frame;
+        }
+        share.shrink(stalled_bytes);
+    }
+    body.frame().await
 }

@@ -31,6 +31,7 @@ use self::body::Budget;
 use self::refusal::Refused;
 use crate::edge::Problem;
 
+pub use body::BODY_DEADLINE;
 pub use counters::{Counters, Reason};
 pub use gate::{Gate, GateState};
 

@@ -54,6 +54,11 @@ fn stand(in_flight_bytes: usize) -> Stand {
 }
 
 impl Stand {
+    /// What comes to the store, within the time that bodies have.
+    async fn stored(&mut self) -> sluice_adapters::Request {
+        tokio::time::timeout(body::BODY_DEADLINE, self.store.recv()).await.expect("a request").unwrap()
+    }
+
     fn post(&self, body: Body) -> impl Future<Output = StatusCode> + Send + use<> {
         let request = Request::post("/events")
             .header("ce-specversion", "1.0")
@@ -73,12 +78,15 @@ fn answer(request: sluice_adapters::Request) {
     let _ = request.answer.send(Ok(Published { receipts }));
 }
 
-/// A body of the largest size that counts what is read of it, and can be without a length, or without an end.
+type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A body of the largest size that counts what is read of it, and can be without a length, or stall.
 struct Counted {
     frame: Bytes,
     frames_left: usize,
     has_length: bool,
-    is_endless: bool,
+    /// With so many frames left nothing comes until then.
+    stall: Option<(usize, Until)>,
     read: Arc<AtomicUsize>,
 }
 
@@ -88,10 +96,15 @@ impl HttpBody for Counted {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frames_left = self.frames_left;
+        if let Some((_, until)) = self.stall.as_mut().filter(|(at, _)| *at == frames_left) {
+            std::task::ready!(until.as_mut().poll(cx));
+            self.stall = None;
+        }
         if self.frames_left == 0 {
-            return if self.is_endless { Poll::Pending } else { Poll::Ready(None) };
+            return Poll::Ready(None);
         }
         self.frames_left -= 1;
         self.read.fetch_add(self.frame.len(), Ordering::Relaxed);
@@ -108,7 +121,14 @@ impl HttpBody for Counted {
 
 fn body(frame_bytes: usize, frames_left: usize, has_length: bool, read: &Arc<AtomicUsize>) -> Body {
     let frame = Bytes::from_static(&[0; EVENT_BYTES]).slice(..frame_bytes);
-    Body::new(Counted { frame, frames_left, has_length, is_endless: false, read: Arc::clone(read) })
+    Body::new(Counted { frame, frames_left, has_length, stall: None, read: Arc::clone(read) })
+}
+
+/// A body of the largest size with a length, of which so many KiB come at once and the rest then.
+fn stalling(kib: usize, until: impl Future<Output = ()> + Send + 'static) -> Body {
+    let frame = Bytes::from_static(&[0; KIB]);
+    let stall = Some((KIB - kib, Box::pin(until) as Until));
+    Body::new(Counted { frame, frames_left: KIB, has_length: true, stall, read: Arc::default() })
 }
 
 /// Posts 1000 bodies to a store that does not answer: what was read of them, and their statuses once it does.
@@ -139,6 +159,40 @@ async fn a_thousand_bodies_of_the_largest_size_do_not_exceed_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_announces_much_and_sends_nothing_has_nobody_refused() {
+    for kib in [0, 1, 512] {
+        let mut stand = stand(BUDGET_BYTES);
+        let stalled: Vec<_> = (0..BUDGET_BYTES / EVENT_BYTES)
+            .map(|_| tokio::spawn(stand.post(stalling(kib, std::future::pending()))))
+            .collect();
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        let sent = tokio::spawn(stand.post(body(KIB, KIB, true, &Arc::default())));
+        answer(stand.stored().await);
+        assert_eq!(sent.await.unwrap(), StatusCode::ACCEPTED);
+        assert_eq!(began.elapsed(), body::STALL_DEADLINE, "{kib} KiB");
+        assert!(stalled.iter().all(|stalled| !stalled.is_finished()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_goes_on_has_its_room_again() {
+    let mut stand = stand(EVENT_BYTES);
+    let until = tokio::time::sleep(body::STALL_DEADLINE * 20);
+    let stalled = tokio::spawn(stand.post(stalling(100, until)));
+    let small = || body(KIB, 900, true, &Arc::default());
+    let meanwhile = tokio::spawn(stand.post(small()));
+    let queued = stand.stored().await;
+    assert_eq!(stand.post(small()).await, StatusCode::SERVICE_UNAVAILABLE);
+    answer(queued);
+    assert_eq!(meanwhile.await.unwrap(), StatusCode::ACCEPTED);
+    let whole = stand.stored().await;
+    assert_eq!(stand.post(body(KIB, 1, true, &Arc::default())).await, StatusCode::SERVICE_UNAVAILABLE);
+    answer(whole);
+    assert_eq!(stalled.await.unwrap(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_gives_back_no_bytes_that_the_store_still_has() {
     let mut stand = stand(EVENT_BYTES);
     let read = Arc::new(AtomicUsize::new(0));
@@ -162,7 +216,8 @@ async fn a_body_has_thirty_seconds() {
         let began = Instant::now();
         let frame = Bytes::from_static(b"12345");
         let read = Arc::default();
-        let body = Counted { frame, frames_left: 1, has_length, is_endless: true, read };
+        let stall = Some((0, Box::pin(std::future::pending()) as Until));
+        let body = Counted { frame, frames_left: 1, has_length, stall, read };
         assert_eq!(stand.post(Body::new(body)).await, StatusCode::REQUEST_TIMEOUT);
         assert_eq!(began.elapsed().as_secs(), 30);
     }

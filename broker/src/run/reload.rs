@@ -49,7 +49,12 @@ impl Running {
         let needs_restart = keep_what_needs_a_restart(&self.config, &mut config);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown(&config, &loaded.hash);
         self.config = config;
-        let pending: Vec<Value> = changes.removed.iter().map(|name| self.frozen(name)).collect();
+        let frozen = self
+            .frozen()
+            .into_iter()
+            .filter(|(name, pending)| *pending > 0 || changes.removed.contains(name));
+        let frozen: Vec<Value> =
+            frozen.map(|(name, pending)| json!({ "trigger": name, "pending": pending })).collect();
         Ok(json!({
             "hash": loaded.hash,
             "added": changes.added,
@@ -60,19 +65,18 @@ impl Running {
                 "changed": changes.sources_changed,
                 "removed": changes.sources_removed,
             },
-            "frozen": pending,
+            "frozen": frozen,
             "needs_restart": needs_restart,
             "warnings": warnings,
         }))
     }
 
-    /// How much a removed trigger still owes.
-    fn frozen(&self, name: &str) -> Value {
+    /// The triggers that were removed, and how much each still owes.
+    pub fn frozen(&self) -> Vec<(String, u64)> {
         let core = self.dispatch.core();
-        let entry = core.state.set.triggers.iter().find(|entry| entry.name == name);
-        let state = entry.and_then(|entry| core.state.triggers.get(&entry.id));
-        let pending = state.map_or(0, |state| core.state.books(state).pending());
-        json!({ "trigger": name, "pending": pending })
+        let removed = core.state.set.triggers.iter().filter(|entry| entry.removed_at_ms.is_some());
+        let pending = |id| core.state.triggers.get(&id).map_or(0, |state| core.state.books(state).pending());
+        removed.map(|entry| (entry.name.clone(), pending(entry.id))).collect()
     }
 }
 

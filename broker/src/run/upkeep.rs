@@ -1,13 +1,15 @@
 //! What the broker does beside the events: looks for room, keeps its promises to removed triggers, purges by age.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time;
 use tracing::{info, warn};
 
 use crate::delivery::Reason;
-use crate::dispatch::{Core, Dispatch};
+use crate::dispatch::Dispatch;
 use crate::ingress::{Gate, GateState};
-use crate::store::{DeliveryId, LogRecord, Offset, Purge, Report, TriggerId, clock};
+use crate::store::{DeadLetter, DeliveryId, LogRecord, Offset, Purge, Report, TriggerId, clock};
 
 const GATE_INTERVAL: Duration = Duration::from_millis(50);
 const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,11 +20,11 @@ const GRACE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Closes the gate while the store is full and opens it again; tells the store what is still needed of it.
 pub async fn watch_room(dispatch: Dispatch, gate: Gate) {
-    let mut floor_told = tokio::time::Instant::now();
+    let mut floor_told = time::Instant::now();
     loop {
-        tokio::time::sleep(GATE_INTERVAL).await;
+        time::sleep(GATE_INTERVAL).await;
         if floor_told.elapsed() >= FLOOR_INTERVAL || is_near_its_limit(&dispatch.log().report()) {
-            floor_told = tokio::time::Instant::now();
+            floor_told = time::Instant::now();
             let floor = dispatch.core().state.floor();
             dispatch.log().note_floor(floor);
         }
@@ -37,8 +39,10 @@ fn is_near_its_limit(report: &Report) -> bool {
 
 /// Moves the backlog of triggers that stay removed to the dead letters, and forgets those that owe nothing.
 pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
+    let mut look = time::interval(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL)));
+    look.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
-        tokio::time::sleep(GRACE_INTERVAL.min(grace.max(GATE_INTERVAL))).await;
+        look.tick().await;
         let now = clock::wall_ms();
         let expired: Vec<_> = {
             let core = dispatch.core();
@@ -73,42 +77,41 @@ pub async fn keep_promises(dispatch: Dispatch, grace: Duration) {
 /// Purges dead letters that are older than the configuration keeps them.
 pub async fn expire_dead_letters(dispatch: Dispatch, age: Duration) {
     loop {
-        tokio::time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
+        time::sleep(EXPIRY_INTERVAL.min(age.max(GATE_INTERVAL))).await;
         let mut next = Some(DeliveryId { trigger: TriggerId(0), offset: Offset(0), redrive: 0 });
         while let Some(from) = next {
             let now = clock::wall_ms();
-            let (record, following) = expire_some(&mut dispatch.core(), from, now, age);
-            next = following;
-            let Some(record) = record else {
+            let written = {
+                let mut core = dispatch.core();
+                let (ids, following) =
+                    older(&core.state.dead, from, now.saturating_sub(age.as_millis() as u64));
+                next = following;
+                (!ids.is_empty()).then(|| {
+                    info!(count = ids.len(), "purged dead letters older than dead_letters.age");
+                    core.record_durably(LogRecord::Purge(Purge { at_ms: now, ids }))
+                })
+            };
+            let Some(written) = written else {
                 tokio::task::yield_now().await;
                 continue;
             };
-            if let Err(refusal) = dispatch.log().append(Vec::new(), vec![record]).await {
+            if let Err(refusal) = written.await {
                 warn!(%refusal, "dead letters that were purged by age may be listed again after a restart");
             }
         }
     }
 }
 
-/// Purges those that are too old among some dead letters; says which come next.
-fn expire_some(
-    core: &mut Core,
+/// Those from before a time among some dead letters, and which come next.
+fn older(
+    dead: &BTreeMap<DeliveryId, DeadLetter>,
     from: DeliveryId,
-    now: u64,
-    age: Duration,
-) -> (Option<LogRecord>, Option<DeliveryId>) {
-    let mut dead = core.state.dead.range(from..);
+    until_ms: u64,
+) -> (Vec<DeliveryId>, Option<DeliveryId>) {
+    let mut dead = dead.range(from..);
     let looked_at = dead.by_ref().take(LOOK_PIECE);
-    let expired = looked_at.filter(|(_, letter)| letter.at_ms + age.as_millis() as u64 <= now);
-    let ids: Vec<_> = expired.map(|(id, _)| *id).collect();
-    let next = dead.next().map(|(id, _)| *id);
-    if ids.is_empty() {
-        return (None, next);
-    }
-    info!(count = ids.len(), "purged dead letters older than dead_letters.age");
-    let record = LogRecord::Purge(Purge { at_ms: now, ids });
-    core.apply(&record);
-    (Some(record), next)
+    let ids = looked_at.filter(|(_, letter)| letter.at_ms <= until_ms).map(|(id, _)| *id).collect();
+    (ids, dead.next().map(|(id, _)| *id))
 }
 
 #[cfg(test)]

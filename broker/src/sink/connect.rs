@@ -5,19 +5,25 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sluice_config as config;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::resolve::Resolver;
 use super::trust::Trust;
+
+/// How long an address has to answer before the next one is tried beside it.
+const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
 /// Why a sink cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +49,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("cannot resolve {host}: {source}")]
-    Resolve { host: String, source: io::Error },
+    Resolve { host: String, source: Arc<io::Error> },
     #[error("{host} leads to {address}, a link-local or metadata address, which is not allowed")]
     Forbidden { host: String, address: IpAddr },
     #[error("{host} has no address")]
@@ -69,53 +75,87 @@ fn cause_of_tls(error: &io::Error) -> String {
 
 /// Where a sink is and how it is reached.
 pub struct Target {
-    host: String,
-    port: u16,
+    resolver: Resolver,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     allow_link_local: bool,
 }
 
 impl Target {
-    pub fn new(host: &str, port: u16, sink: &config::HttpSink, is_https: bool) -> Result<Self, OpenError> {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let tls = match is_https {
-            false => None,
-            true => {
-                let name =
-                    ServerName::try_from(host.clone()).map_err(|_| OpenError::Url(sink.url.clone()))?;
-                Some((TlsConnector::from(Arc::new(tls_config(&sink.tls)?)), name))
-            }
-        };
-        Ok(Self { host, port, tls, allow_link_local: sink.allow_link_local })
+    pub fn plain(host: &str, port: u16, sink: &config::HttpSink) -> Self {
+        let resolver = Resolver::new(without_brackets(host), port);
+        Self { resolver, tls: None, allow_link_local: sink.allow_link_local }
+    }
+
+    pub fn over_tls(host: &str, port: u16, sink: &config::HttpSink) -> Result<Self, OpenError> {
+        let name = ServerName::try_from(without_brackets(host).to_owned());
+        let name = name.map_err(|_| OpenError::Url(sink.url.clone()))?;
+        let connector = TlsConnector::from(Arc::new(tls_config(&sink.tls)?));
+        Ok(Self { tls: Some((connector, name)), ..Self::plain(host, port, sink) })
     }
 
     /// Resolves the host and connects to the first address that answers; forbidden ones are never tried.
-    pub async fn connect(&self) -> Result<Connection, ConnectError> {
-        let resolve = |source| ConnectError::Resolve { host: self.host.clone(), source };
-        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(resolve)?;
-        let mut failed = ConnectError::NoAddress { host: self.host.clone() };
-        for address in addresses {
-            if !self.allow_link_local && config::is_link_local(address.ip()) {
-                failed = ConnectError::Forbidden { host: self.host.clone(), address: address.ip() };
-                continue;
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return self.secure(stream).await,
-                Err(source) => failed = ConnectError::Refused { address, source },
-            }
+    pub async fn connect(&self) -> Result<Stream, ConnectError> {
+        let host = || self.resolver.host().to_owned();
+        let resolve = |source| ConnectError::Resolve { host: host(), source };
+        let addresses = self.resolver.resolve().await.map_err(resolve)?;
+        let is_forbidden =
+            |address: &SocketAddr| !self.allow_link_local && config::is_link_local(address.ip());
+        let (forbidden, allowed): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(is_forbidden);
+        if let ([], Some(first)) = (&*allowed, forbidden.first()) {
+            return Err(ConnectError::Forbidden { host: host(), address: first.ip() });
         }
-        Err(failed)
+        match first_to_answer(allowed, TcpStream::connect).await {
+            Some(Ok(stream)) => self.secure(stream).await,
+            Some(Err((address, source))) => Err(ConnectError::Refused { address, source }),
+            None => Err(ConnectError::NoAddress { host: host() }),
+        }
     }
 
-    async fn secure(&self, stream: TcpStream) -> Result<Connection, ConnectError> {
+    async fn secure(&self, stream: TcpStream) -> Result<Stream, ConnectError> {
         stream.set_nodelay(true).map_err(ConnectError::Tls)?;
-        let stream = match &self.tls {
-            None => Stream::Plain(stream),
-            Some((connector, name)) => Stream::Tls(Box::new(
-                connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?,
-            )),
+        let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(stream)) };
+        let stream = connector.connect(name.clone(), stream).await.map_err(ConnectError::Tls)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Connects to addresses in their order, to the next one when one has failed or has not answered for a while, so that one
+/// which swallows everything does not hide the others (RFC 8305, section 5). `None` without an address, else the first
+/// connection or the last failure.
+async fn first_to_answer<S, C>(
+    addresses: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> C,
+) -> Option<Result<S, (SocketAddr, io::Error)>>
+where
+    S: Send + 'static,
+    C: Future<Output = io::Result<S>> + Send + 'static,
+{
+    let mut addresses = addresses.into_iter();
+    let mut connecting = JoinSet::new();
+    let mut failed = None;
+    loop {
+        if let Some(address) = addresses.next() {
+            let connect = connect(address);
+            connecting.spawn(async move { connect.await.map_err(|error| (address, error)) });
+        }
+        let ended = match addresses.len() {
+            0 => connecting.join_next().await,
+            _ => match timeout(NEXT_ADDRESS_DELAY, connecting.join_next()).await {
+                Ok(ended) => ended,
+                Err(_) => continue,
+            },
         };
-        Ok(Connection { stream, received: Arc::new(AtomicU64::new(0)) })
+        match ended {
+            Some(Ok(Ok(stream))) => return Some(Ok(stream)),
+            Some(Ok(Err(failure))) => failed = Some(Err(failure)),
+            // A task of these neither panics nor is aborted before its set is dropped.
+            Some(Err(_)) => {}
+            None => return failed,
+        }
     }
 }
 
@@ -159,68 +199,106 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> 
     if all.is_empty() { Err(OpenError::NoCertificate(path.to_path_buf())) } else { Ok(all) }
 }
 
-/// A stream that knows how much came in, so that a connection the other side had closed can be told from an answer
-/// that was cut off.
-pub struct Connection {
-    stream: Stream,
-    pub received: Arc<AtomicU64>,
-}
-
-enum Stream {
+/// A connection to a sink.
+pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        self.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        matches!(&self.stream, Stream::Plain(stream) if stream.is_write_vectored())
+        matches!(self, Self::Plain(stream) if stream.is_write_vectored())
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Mutex;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Connects to addresses that do as told, on a stopped clock: which one answers, and which were tried when.
+    async fn connect(doing: &'static [&'static str]) -> String {
+        let started = Instant::now();
+        let tried = Arc::new(Mutex::new(String::new()));
+        let addresses = (0..doing.len()).map(|n| SocketAddr::from(([127, 0, 0, 1], n as u16))).collect();
+        let found = first_to_answer(addresses, |address| {
+            let n = usize::from(address.port());
+            *tried.lock().unwrap() += &format!("{n} at {} ms, ", started.elapsed().as_millis());
+            async move {
+                match doing[n] {
+                    "answers" => Ok(n),
+                    "refuses" => Err(io::ErrorKind::ConnectionRefused.into()),
+                    "answers late" => {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        Ok(n)
+                    }
+                    _ => pending().await,
+                }
+            }
+        });
+        let found = timeout(Duration::from_secs(30), found).await;
+        let found = found.map(|found| found.map(|found| found.map_err(|(address, _)| address.port())));
+        format!("{}{found:?}", tried.lock().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_swallows_everything_does_not_hide_the_next() {
+        for (doing, expected) in [
+            (&["answers", "answers"][..], "0 at 0 ms, Ok(Some(Ok(0)))"),
+            (&["refuses", "answers"], "0 at 0 ms, 1 at 0 ms, Ok(Some(Ok(1)))"),
+            (&["swallows", "answers"], "0 at 0 ms, 1 at 250 ms, Ok(Some(Ok(1)))"),
+            (&["swallows", "refuses", "answers"], "0 at 0 ms, 1 at 250 ms, 2 at 250 ms, Ok(Some(Ok(2)))"),
+            (&["answers late", "swallows"], "0 at 0 ms, 1 at 250 ms, Ok(Some(Ok(0)))"),
+            (&["refuses", "refuses"], "0 at 0 ms, 1 at 0 ms, Ok(Some(Err(1)))"),
+            (&["refuses", "swallows"], "0 at 0 ms, 1 at 0 ms, Err(Elapsed(()))"),
+            (&[], "Ok(None)"),
+        ] {
+            assert_eq!(connect(doing).await, expected, "{doing:?}");
         }
     }
 }

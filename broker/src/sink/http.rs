@@ -19,6 +19,8 @@ use crate::store::clock;
 
 /// Above this an event goes out in structured mode: many servers take no more.
 const BINARY_HEADER_BYTES_MAX: usize = 8 << 10;
+/// Likewise: some take a hundred headers, and these are not all that a request has.
+const BINARY_ATTRIBUTES_MAX: usize = 80;
 /// Read of an answer that is no reply, so that the connection can be used again.
 const IGNORED_BYTES_MAX: usize = 64 << 10;
 /// Kept of it.
@@ -55,7 +57,11 @@ impl HttpSink {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        let client = Client::new(Target::new(host, port, sink, is_https)?, concurrency);
+        let target = match is_https {
+            true => Target::over_tls(host, port, sink)?,
+            false => Target::plain(host, port, sink),
+        };
+        let client = Client::new(target, concurrency);
         Ok(Self { url: sink.shown_url(), path, mode: sink.mode, headers, client })
     }
 
@@ -122,7 +128,11 @@ impl HttpSink {
     }
 
     fn encode(&self, event: &Event, headers: &mut HeaderMap) -> Result<Bytes, String> {
-        if self.mode == Mode::Binary && binding::binary_header_bytes(event) <= BINARY_HEADER_BYTES_MAX {
+        let fits = || {
+            binding::binary_header_bytes(event) <= BINARY_HEADER_BYTES_MAX
+                && event.attributes().count() <= BINARY_ATTRIBUTES_MAX
+        };
+        if self.mode == Mode::Binary && fits() {
             return binding::encode_binary(event, headers).map_err(|error| error.to_string());
         }
         let (content_type, body) = binding::encode_structured(event);

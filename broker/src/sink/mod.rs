@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod http;
+mod resolve;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod stdout;

@@ -19,6 +19,11 @@ pub fn steady_ms() -> u64 {
     (*wall + now.saturating_duration_since(*started)).saturating_sub(early).as_millis() as u64
 }
 
+/// What the wall's clock shows at a moment of the steady one, as far as is known now.
+pub fn wall_at(steady: u64) -> u64 {
+    (wall_ms() + steady).saturating_sub(steady_ms())
+}
+
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

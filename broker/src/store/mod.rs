@@ -146,16 +146,19 @@ pub struct Log {
 }
 
 impl Log {
-    /// Stores events and records together; returns once they are on disk.
-    pub async fn append(
+    /// Stores events and records together. Their place in the log is that of the call; what it returns is done once they are
+    /// on disk.
+    pub fn append(
         &self,
         events: Vec<NewEvent>,
         records: Vec<LogRecord>,
-    ) -> Result<Vec<Receipt>, Refusal> {
+    ) -> impl Future<Output = Result<Vec<Receipt>, Refusal>> + use<> {
         let (answer, answered) = oneshot::channel();
         self.queue.append(Append { events, records, answer: Some(answer) });
-        let gone = || Refusal::Unavailable { reason: "the store has stopped".into() };
-        Ok(answered.await.map_err(|_| gone())??.receipts)
+        async move {
+            let gone = || Refusal::Unavailable { reason: "the store has stopped".into() };
+            Ok(answered.await.map_err(|_| gone())??.receipts)
+        }
     }
 
     /// Refuses a record that no segment can hold. Whoever folds a record in before it is on disk asks first, if it has no

@@ -50,6 +50,11 @@ impl Append {
         !self.events.is_empty() || self.records.iter().any(|record| matches!(record, LogRecord::Aside(_)))
     }
 
+    /// Whether a delivery ends with this, so that a store that is full of what is owed owes less.
+    pub fn settles(&self) -> bool {
+        self.records.iter().any(|record| matches!(record, LogRecord::Outcomes(_)))
+    }
+
     /// Records that nobody waits for.
     pub fn later(records: Vec<LogRecord>) -> Self {
         Self { events: Vec::new(), records, answer: None }

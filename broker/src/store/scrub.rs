@@ -3,9 +3,10 @@
 
 use std::io;
 
+use super::Offset;
 use super::format::SEGMENT_HEADER_BYTES;
 use super::reader::Reader;
-use super::scan::{FileWindow, file_name};
+use super::scan::{Damage, FileWindow, file_name};
 use super::segment::Segment;
 
 /// Read in one step; ten steps a second.
@@ -17,8 +18,8 @@ pub struct Scrub {
     segment: u64,
     at: u64,
     last_frame: u64,
-    /// Where damage was found: segment, file and position.
-    pub damage: Vec<(u64, String, u64)>,
+    next_offset: Offset,
+    pub damage: Vec<Damage>,
 }
 
 impl Scrub {
@@ -27,7 +28,7 @@ impl Scrub {
         let segments = reader.segments();
         // What has been retired is damaged no longer.
         if let Some(first) = segments.first() {
-            self.damage.retain(|(segment, ..)| *segment >= first.number());
+            self.damage.retain(|damage| damage.segment >= first.number());
         }
         let mut sealed = segments.iter().zip(segments.iter().skip(1));
         let Some((segment, next)) = sealed.find(|(segment, _)| segment.number() >= self.segment) else {
@@ -36,6 +37,7 @@ impl Scrub {
         if segment.number() > self.segment {
             self.begin(segment.number());
         }
+        self.next_offset = self.next_offset.max(segment.header.first_offset);
         let end = segment.extent().end;
         if let Err(error) = self.verify(segment, next, end) {
             tracing::warn!(%error, "a segment cannot be looked at");
@@ -62,33 +64,51 @@ impl Scrub {
             if let Some(header) = header.filter(|_| whole) {
                 self.at += header.span();
                 self.last_frame = header.frame;
+                self.next_offset = header.end_offset();
                 continue;
             }
             let following = window.next_header(self.at, self.last_frame)?;
             let is_unused = following.is_none() && next.header.first_frame <= self.last_frame + 1;
-            let (file, at) = (file_name(segment), self.at);
+            let start = self.at;
             self.at = following.map_or(end, |(position, _)| position);
+            let offsets =
+                (self.next_offset, following.map_or(next.header.first_offset, |(_, next)| next.first_offset));
             // What a snapshot covers is as long as its file: behind the last frame is unused space.
-            if header.is_none() && is_unused || segment.has_given_up(&(at..self.at)) {
+            if header.is_none() && is_unused || segment.has_given_up(&(start..self.at)) {
                 continue;
             }
-            let unreadable = window.unreadable().check(&segment.path, at..self.at).err();
+            let unreadable = window.unreadable().check(&segment.path, start..self.at).err();
+            let damage = Damage {
+                file: file_name(segment),
+                segment: segment.number(),
+                start,
+                end: self.at,
+                offsets,
+                is_unreadable: unreadable.is_some(),
+            };
             let cause =
                 unreadable.map_or_else(|| "not what was written".to_owned(), |error| error.to_string());
             tracing::error!(
-                file,
-                at,
                 cause,
-                "the log is damaged: events in this place cannot be read any more"
+                "the log is damaged: {}; `sluice store verify` says what can be done",
+                place(&damage)
             );
-            self.damage.push((segment.number(), file, at));
+            self.damage.push(damage);
         }
         Ok(())
     }
 
     /// What there is to say of it.
     pub fn problem(&self) -> Option<String> {
-        let (_, file, at) = self.damage.first()?;
-        Some(format!("{} damaged places in the log, the first in {file} at byte {at}", self.damage.len()))
+        let first = place(self.damage.first()?);
+        Some(match self.damage.len() {
+            1 => format!("the log is damaged: {first}"),
+            places => format!("the log is damaged in {places} places, the first: {first}"),
+        })
     }
+}
+
+fn place(damage: &Damage) -> String {
+    let Damage { file, start, end, .. } = damage;
+    format!("{file} bytes {start} to {end} ({})", damage.events())
 }

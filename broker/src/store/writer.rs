@@ -135,9 +135,7 @@ impl Writer {
     /// Writes all that waits at the moment, without waiting for company; `look` sees it first.
     #[cfg(test)]
     pub fn step(&mut self, look: &mut dyn FnMut(&Append)) -> io::Result<()> {
-        while self.spares.count() < 2 {
-            self.spares.make(&|| false)?;
-        }
+        while self.spares.count() < 2 && self.spares.make(&|| false).is_ok() {}
         loop {
             let appends = self.queue.take_now();
             if appends.is_empty() {
@@ -182,9 +180,9 @@ impl Writer {
     /// Adds an append to the frame, or notes that it is refused, or answers it when that depends on no frame. Gives it
     /// back when a segment has no room for what is in the frame and this too.
     fn encode(&mut self, append: Append, now_ms: u64, batch: &mut Batch) -> Option<Append> {
-        if append.is_intake()
-            && let Some(reason) = self.queue.full()
-        {
+        // A reply settles its cause: refused, it would keep the store full. But the reserve is not for it.
+        let may_when_full = !append.is_intake() || (append.settles() && self.spares.count() > 0);
+        if !may_when_full && let Some(reason) = self.queue.full() {
             refuse(append, &Refusal::Full { reason });
             return None;
         }

@@ -15,6 +15,7 @@
 //! ```
 
 mod pool;
+mod turns;
 pub mod worker;
 
 use sluice_language::transform::{self, Transform};

@@ -1,5 +1,6 @@
 //! The workers that run jq programs: started when they are needed, kept for the next event, replaced when they die.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -10,9 +11,9 @@ use rustix::process::Signal;
 use sluice_language::transform::jq::RESULT_BYTES_MAX;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::Semaphore;
 
 use super::Failed;
+use super::turns::Turns;
 use super::worker::{ANSWER_OK, EXIT_PANIC, EXIT_PROCESSOR, PROCESSOR_MAX};
 
 /// For an answer, whatever else the machine has to do.
@@ -22,11 +23,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an error of a program may take.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 
-/// Runs jq programs, as many at once as there are processors.
+/// Runs jq programs, as many at once as there are processors, each program in its turn.
 pub struct Pool {
     binary: PathBuf,
     idle: Mutex<Vec<Worker>>,
-    turns: Semaphore,
+    turns: Turns<u64>,
+    hasher: RandomState,
 }
 
 /// Killed when it is dropped.
@@ -50,16 +52,14 @@ impl Default for Pool {
         let named = || std::env::current_exe().unwrap_or_else(|_| "sluice".into());
         let binary = if running.exists() { running.to_path_buf() } else { named() };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { binary, idle: Mutex::default(), turns: Semaphore::new(processors) }
+        Self { binary, idle: Mutex::default(), turns: Turns::new(processors), hasher: RandomState::new() }
     }
 }
 
 impl Pool {
     /// Runs a program on an event in the JSON format, and returns what it makes of it.
     pub async fn run(&self, program: &str, event: &[u8]) -> Result<Vec<u8>, Failed> {
-        let Ok(_turn) = self.turns.acquire().await else {
-            return Err(Failed::NotNow("the broker is stopping".into()));
-        };
+        let _turn = self.turns.next(self.hasher.hash_one(program)).await;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(worker) = idle {
             match self.exchange(worker, program, event).await {

@@ -116,11 +116,11 @@ fn durations_read_as_text_and_iso() {
 #[test]
 fn retry_has_a_range() {
     check_trigger(
-        r#"delivery: { retry: 4294967296 }"#,
+        r#"delivery: { retry: 65536 }"#,
         expect![[r#"
-        sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 1000000, found `4294967296`
-            4 |     delivery: { retry: 4294967296 }
-              |                        ^^^^^^^^^^
+        sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 65535, found `65536`
+            4 |     delivery: { retry: 65536 }
+              |                        ^^^^^
     "#]],
     );
 }
@@ -130,7 +130,7 @@ fn retry_is_not_negative() {
     check_trigger(
         r#"delivery: { retry: -1 }"#,
         expect![[r#"
-        sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 1000000, found `-1`
+        sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 65535, found `-1`
             4 |     delivery: { retry: -1 }
               |                        ^^
     "#]],
@@ -142,7 +142,7 @@ fn retry_takes_no_number_in_quotes() {
     check_trigger(
         r#"delivery: { retry: "3" }"#,
         expect![[r#"
-            sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 1000000 without quotes, found `3`
+            sluice.yaml:4:24: `retry`: expected unlimited or a whole number from 0 to 65535 without quotes, found `3`
                 4 |     delivery: { retry: "3" }
                   |                        ^^^
         "#]],
@@ -150,11 +150,16 @@ fn retry_takes_no_number_in_quotes() {
 }
 
 #[test]
-fn retry_may_be_zero() {
+fn retry_may_be_zero_and_65535() {
     shows(
         r#"triggers: { t: { sink: http://localhost/, delivery: { retry: 0 } } }"#,
         "/triggers/t/delivery/retry",
         expect!["0"],
+    );
+    shows(
+        r#"triggers: { t: { sink: http://localhost/, delivery: { retry: 65535 } } }"#,
+        "/triggers/t/delivery/retry",
+        expect!["65535"],
     );
 }
 

@@ -151,7 +151,18 @@ fn an_empty_file_is_named() {
 }
 
 #[test]
-fn an_empty_file_beside_others_is_fine() {
+fn a_file_that_somebody_is_about_to_write_takes_nothing_away() {
+    check_files(
+        &[("a.yaml", A), ("b.yaml", b"\n")],
+        &["a.yaml", "b.yaml"],
+        expect![[r#"
+        b.yaml: the file is empty
+    "#]],
+    );
+}
+
+#[test]
+fn a_file_of_comments_beside_others_is_fine() {
     check_files(
         &[("a.yaml", A), ("b.yaml", b"# later\n")],
         &["a.yaml", "b.yaml"],

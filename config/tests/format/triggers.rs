@@ -305,7 +305,7 @@ triggers:
             sluice.yaml:4:15: `start`: expected latest, earliest or an RFC 3339 time such as 2026-01-31T12:00:00Z, found `never`
                 4 |   b: { start: never }
                   |               ^^^^^
-            sluice.yaml:5:52: `retry`: expected unlimited or a whole number from 0 to 1000000, found `no`
+            sluice.yaml:5:52: `retry`: expected unlimited or a whole number from 0 to 65535, found `no`
                 5 |   c: { sink: http://localhost/, delivery: { retry: no, timeout: 1 } }
                   |                                                    ^^
             sluice.yaml:5:65: `timeout`: the unit is missing: write ms, s, m, h or d after the number, found `1`

@@ -1,6 +1,5 @@
 //! Redrives and purges.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -14,9 +13,9 @@ use super::selection::{Letter, selected};
 use crate::dispatch::Core;
 use crate::edge::Problem;
 use crate::intake;
-use crate::store::{AsideEntry, AsidesGone, DeliveryId, LogRecord, Purge, Redrive, TriggerId, clock};
+use crate::store::{AsideEntry, AsidesGone, DeliveryId, LogRecord, Purge, TriggerId, clock};
 
-/// Dead letters moved by one record.
+/// Dead letters removed by one record.
 const PIECE: usize = 5000;
 
 pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
@@ -44,8 +43,8 @@ pub async fn redrive(State(admin): State<Admin>, body: Bytes) -> Answer {
     if selection.dry_run {
         return answer::json(&json!({ "redriven": deliveries.len() + asides.len(), "dry_run": true }));
     }
-    redrive_deliveries(&admin, &deliveries, to).await?;
-    let mut redriven = deliveries.len();
+    let redriven = admin.dispatch.redrive(&deliveries, to).await;
+    let mut redriven = redriven.map_err(|refusal| answer::unavailable(&refusal))?;
     let mut failed = Vec::new();
     for (number, entry) in &asides {
         match publish_again(&admin, *number, entry).await? {
@@ -78,44 +77,6 @@ fn parted(letters: Vec<Letter>) -> (Vec<DeliveryId>, Vec<(u64, AsideEntry)>) {
         }
     }
     (deliveries, asides)
-}
-
-async fn redrive_deliveries(
-    admin: &Admin,
-    deliveries: &[DeliveryId],
-    to: Option<TriggerId>,
-) -> Result<(), Problem> {
-    let mut concerned = BTreeMap::new();
-    let mut pieces = Vec::new();
-    {
-        let mut core = admin.dispatch.core();
-        for piece in deliveries.chunks(PIECE) {
-            let mut moved = Vec::with_capacity(piece.len());
-            for id in piece {
-                let redrive = core.state.redrives + moved.len() as u32 + 1;
-                let trigger = to.unwrap_or(id.trigger);
-                moved.push((*id, DeliveryId { trigger, offset: id.offset, redrive }));
-            }
-            let record = LogRecord::Redrive(Redrive { at_ms: clock::wall_ms(), moved });
-            core.apply(&record);
-            pieces.push(record);
-        }
-    }
-    for record in pieces {
-        let written = admin.dispatch.log().append(Vec::new(), vec![record.clone()]).await;
-        written.map_err(|refusal| answer::unavailable(&refusal))?;
-        if let LogRecord::Redrive(Redrive { moved, .. }) = record {
-            let mut core = admin.dispatch.core();
-            for (_, to) in moved {
-                if let Some(runtime) = core.runtimes.get_mut(&to.trigger) {
-                    runtime.redrive(to);
-                    concerned.insert(to.trigger, ());
-                }
-            }
-        }
-    }
-    concerned.into_keys().for_each(|id| admin.dispatch.nudge(id));
-    Ok(())
 }
 
 /// Makes an event of a record that was put aside, or all those of a batch, under the present configuration; it leaves the list
@@ -170,9 +131,8 @@ pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
         return Err(answer::bad("to", "`to` is of a redrive: a purge removes"));
     }
     let (deliveries, asides) = parted(letters);
-    let count = deliveries.len() + asides.len();
     if selection.dry_run {
-        return answer::json(&json!({ "purged": count, "dry_run": true }));
+        return answer::json(&json!({ "purged": deliveries.len() + asides.len(), "dry_run": true }));
     }
     let at_ms = clock::wall_ms();
     let of_deliveries =
@@ -181,10 +141,17 @@ pub async fn purge(State(admin): State<Admin>, body: Bytes) -> Answer {
         let numbers = piece.iter().map(|(number, _)| *number).collect();
         LogRecord::AsidesGone(AsidesGone { at_ms, numbers })
     });
+    let mut count = 0;
     for record in of_deliveries.chain(of_asides) {
-        admin.dispatch.core().apply(&record);
-        let written = admin.dispatch.log().append(Vec::new(), vec![record]).await;
-        written.map_err(|refusal| answer::unavailable(&refusal))?;
+        let written = {
+            let mut core = admin.dispatch.core();
+            let listed = |core: &Core| core.state.dead.len() + core.state.asides.len();
+            let before = listed(&core);
+            let written = core.record_durably(record);
+            count += before - listed(&core);
+            written
+        };
+        written.await.map_err(|refusal| answer::unavailable(&refusal))?;
     }
     tracing::info!(count, "purged dead letters");
     answer::json(&json!({ "purged": count }))

@@ -26,8 +26,7 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
 pub async fn list(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> Answer {
     let text = |name: &str| query.get(name).cloned();
-    let limit = query.get("limit").map_or(Ok(LIMIT_DEFAULT), |text| text.parse());
-    let limit = limit.map_err(|_| answer::bad("limit", "`limit` is a number"))?.min(LIMIT_MAX);
+    let limit = answer::limit(&query, LIMIT_DEFAULT, LIMIT_MAX)?;
     let after: Option<Place> = query
         .get("cursor")
         .map(|text| text.parse())

@@ -1,6 +1,6 @@
 //! Going through the dead letters, of which there may be many: some at a time, and between two looks the dispatcher is free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -46,7 +46,10 @@ async fn each(admin: &Admin, selection: &Selection, mut take: impl FnMut(Letter)
     let filter = selection.filter(&admin.dispatch.core())?;
     if let Some(ids) = &selection.ids {
         let core = admin.dispatch.core();
-        let found: Result<Vec<_>, _> = ids.iter().map(|id| Letter::find(&core, id)).collect();
+        // Whoever names one twice means one.
+        let mut named = HashSet::new();
+        let ids = ids.iter().filter(|id| named.insert(id.as_str()));
+        let found: Result<Vec<_>, _> = ids.map(|id| Letter::find(&core, id)).collect();
         found?.into_iter().for_each(take);
         return Ok(());
     }

@@ -5,6 +5,8 @@ mod descent;
 mod hanging;
 mod pace;
 mod reads;
+mod redrives;
 mod reload;
 mod retries;
 pub mod rig;
+mod room;

@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::rig::{Setup, check};
+use crate::store::clock;
 
 #[test]
 fn a_failing_sink_is_tried_until_it_accepts() {
@@ -89,6 +90,38 @@ fn attempts_end_at_their_number_and_the_dead_letter_sink_is_told_until_it_listen
             +4s     graveyard gets dead letter a: attempts, attempts 3 -> 500
             +6s     graveyard gets dead letter a: attempts, attempts 3 -> 200
             +6s     told of a
+        "#]],
+    );
+}
+
+#[test]
+fn a_dead_letter_sink_is_told_no_sooner_than_it_wants() {
+    check(
+        "t: { sink: http://shop, dead_letter: http://graveyard, delivery: { retry: 0 } }",
+        |sink, id, attempt| match (sink, id, attempt) {
+            ("shop", ..) => "503",
+            (_, "b", 1) => "429 retry-after 9",
+            (_, "c", 1) => "503 after 1s",
+            _ => "200",
+        },
+        async |broker| {
+            for id in ["a", "b", "c"] {
+                broker.publish(id).await;
+            }
+            broker.at(60.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter a: attempts, attempts 1 -> 200
+            +0s     told of a
+            +0s     t b try 1 -> 503, dead letter: attempts
+            +0s     graveyard gets dead letter b: attempts, attempts 1 -> 429 retry-after 9
+            +0s     t c try 1 -> 503, dead letter: attempts
+            +9s     graveyard gets dead letter b: attempts, attempts 1 -> 200
+            +9s     told of b
+            +9s     graveyard gets dead letter c: attempts, attempts 1 -> 503 after 1s
+            +11s    graveyard gets dead letter c: attempts, attempts 1 -> 200
+            +11s    told of c
         "#]],
     );
 }
@@ -391,7 +424,7 @@ fn a_gone_sink_pauses_its_trigger_until_someone_resumes_it() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +0s     graveyard gets dead letter a: gone, attempts 1 -> 200
             +0s     told of a
             +3600s  t goes on
@@ -416,11 +449,109 @@ fn a_gone_sinks_trigger_goes_on_when_its_sink_changes() {
         },
         &expect![[r#"
             +0s     t a try 1 -> 410, dead letter: gone
-            +0s     t paused: the sink answered 410 Gone
+            +0s     t paused: http://shop answered 410 Gone
             +20s    t goes on
             +20s    t b try 1 -> 200
         "#]],
     );
+}
+
+#[test]
+fn another_sink_at_the_next_start_ends_the_pause_of_one_that_was_gone() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, _, _| if sink == "shop" { "410" } else { "200" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            broker.publish("b").await;
+            broker.kill_and_restart().await;
+            broker.at(10.0).await;
+            broker.kill_and_restart_with("t: { sink: http://mail }").await;
+            broker.at(20.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 410, dead letter: gone
+            +0s     t paused: http://shop answered 410 Gone
+            +10.01s t goes on
+            +10.01s t b try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn a_former_sink_that_is_gone_does_not_pause_the_trigger() {
+    check(
+        "t: { sink: http://shop }",
+        |sink, _, _| if sink == "shop" { "410 after 5s" } else { "200" },
+        async |broker| {
+            broker.publish("a").await;
+            broker.at(1.0).await;
+            broker.reload("t: { sink: http://mail }").await;
+            broker.at(10.0).await;
+            broker.publish("b").await;
+            broker.at(20.0).await;
+        },
+        &expect![[r#"
+            +0s     t a try 1 -> 410, dead letter: gone
+            +10s    t b try 1 -> 200
+        "#]],
+    );
+}
+
+#[test]
+fn what_an_operator_has_paused_stays_so_though_its_sink_was_gone_and_changes() {
+    check(
+        "t: { sink: http://shop }, u: { sink: http://shop }",
+        |sink, id, _| match (sink, id) {
+            ("shop", "late") => "410 after 2s",
+            _ => "200",
+        },
+        async |broker| {
+            broker.publish("late").await;
+            broker.at(1.0).await;
+            // Before its sink says so, and the other after.
+            broker.pause("u", Some("paused by an operator")).await;
+            broker.at(5.0).await;
+            broker.pause("t", Some("paused by an operator")).await;
+            broker.publish("b").await;
+            broker.reload("t: { sink: http://mail }, u: { sink: http://mail }").await;
+            broker.at(30.0).await;
+            broker.pause("t", None).await;
+            broker.pause("u", None).await;
+            broker.at(40.0).await;
+        },
+        &expect![[r#"
+            +0s     t late try 1 -> 410, dead letter: gone
+            +0s     u late try 1 -> 410, dead letter: gone
+            +1s     u paused: paused by an operator
+            +2s     t paused: http://shop answered 410 Gone
+            +2s     u paused: http://shop answered 410 Gone
+            +5s     t paused: paused by an operator
+            +30s    t goes on
+            +30s    u goes on
+            +30s    t b try 1 -> 200
+            +30s    u b try 1 -> 200
+        "#]],
+    );
+}
+
+/// Here, two hours pass that no clock on a wall shows: the machine's clock was set back, or was wrong at the start.
+#[test]
+fn times_of_day_are_the_walls_whatever_the_clock_of_waits_shows() {
+    let setup = Setup::new("t: { sink: http://shop, delivery: { retry: 1 } }", |_, _, _| "503");
+    setup.play(async |broker| {
+        let before = clock::wall_ms();
+        broker.at(7200.0).await;
+        broker.publish("a").await;
+        broker.at(7300.0).await;
+        let now = before..=clock::wall_ms();
+        let core = broker.dispatch.core();
+        let (id, letter) = core.state.dead.first_key_value().expect("a dead letter");
+        assert!(now.contains(&letter.at_ms), "{now:?}: {letter:?}");
+        let last_error = core.runtimes[&id.trigger].last_error.as_ref().expect("an error");
+        assert!(now.contains(&last_error.at_ms), "{now:?}: {last_error:?}");
+    });
 }
 
 /// Outside of tests the wait is a share of the backoff, anything from none of it to all of it.

@@ -102,14 +102,14 @@ impl Index {
         let mut end_before = self.end();
         loop {
             let end = self.end();
-            let mut pace = Pace::new(self, end != end_before);
+            let mut throttle = Throttle::new(self, end != end_before);
             end_before = end;
             let has_room = self.room.is_left(&self.dir);
             let segments = self.reader.segments();
             self.control().passed_over.retain(|number, _| segments.iter().any(|one| one.number() == *number));
             trees.retain(&segments)?;
             drop(segments);
-            let has_worked = has_room && self.step(&trees, &mut pace)?;
+            let has_worked = has_room && self.step(&trees, &mut throttle)?;
             let state = match (has_room, has_worked) {
                 (false, _) => IndexState::Waiting,
                 (true, true) if self.lag() > EVENTS_MAX as u64 => IndexState::Building,
@@ -117,7 +117,7 @@ impl Index {
                 (true, false) => IndexState::Ready,
             };
             self.control().state = state;
-            let is_stopping = self.is_stopped_after(if has_worked { pace.rest_due() } else { TICK });
+            let is_stopping = self.is_stopped_after(if has_worked { throttle.rest_due() } else { TICK });
             if let Some(error) = self.control().broken.take() {
                 return Err(error);
             }
@@ -155,7 +155,7 @@ impl Index {
     }
 
     /// Indexes a block of the newest segment that has one; false when there is none.
-    pub(super) fn step(&self, trees: &Trees, pace: &mut Pace<'_>) -> Result<bool, IndexError> {
+    pub(super) fn step(&self, trees: &Trees, throttle: &mut Throttle<'_>) -> Result<bool, IndexError> {
         let mut numbers: Vec<u64> = self.reader.segments().iter().map(|segment| segment.number()).collect();
         let newest = numbers.last().copied();
         while let Some(number) = numbers.pop() {
@@ -168,7 +168,7 @@ impl Index {
             }
             let Some(segment) = self.reader.segment(number) else { continue };
             let reached = reached.unwrap_or_else(|| Reached::start(&segment));
-            match read_block(&segment, reached, Some(number) != newest, pace) {
+            match read_block(&segment, reached, Some(number) != newest, throttle) {
                 Ok(None) => {}
                 Ok(Some((blocks, reached))) => {
                     self.control().passed_over.remove(&number);
@@ -191,7 +191,7 @@ impl Index {
 }
 
 /// How the thread keeps out of the way of those who take and deliver events.
-pub(super) struct Pace<'a> {
+pub(super) struct Throttle<'a> {
     index: &'a Index,
     /// Events come in.
     rests: bool,
@@ -199,7 +199,7 @@ pub(super) struct Pace<'a> {
     since: Instant,
 }
 
-impl<'a> Pace<'a> {
+impl<'a> Throttle<'a> {
     pub(super) fn new(index: &'a Index, rests: bool) -> Self {
         Self { index, rests, since: Instant::now() }
     }
@@ -232,7 +232,7 @@ fn read_block(
     segment: &Segment,
     mut reached: Reached,
     is_sealed: bool,
-    pace: &mut Pace<'_>,
+    throttle: &mut Throttle<'_>,
 ) -> io::Result<Option<(Vec<Block>, Reached)>> {
     if !is_sealed && !has_block(segment, &reached) {
         return Ok(None);
@@ -241,7 +241,7 @@ fn read_block(
     let mut draft = Draft::new(reached.at, reached.frame);
     let mut window = FileWindow::sized(segment, WINDOW_BYTES);
     while !draft.is_full(reached.at) {
-        if !pace.goes_on() {
+        if !throttle.goes_on() {
             return Ok(None);
         }
         // Damage is passed over, by the index as by a scan.

@@ -20,6 +20,7 @@ pub struct Attempted {
     pub id: DeliveryId,
     /// From 1; 0 for an ending without an attempt (discarded, trigger removed, too old).
     pub attempt: u32,
+    /// The time of day when it began, on the wall's clock.
     pub at_ms: u64,
     pub duration_ms: u32,
     pub status: Option<u16>,
@@ -34,7 +35,11 @@ pub struct Attempted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Delivered,
-    RetryAt { due_ms: u64 },
+    /// On the clock of waits: when this attempt began, and when the next one is due.
+    RetryAt {
+        begun_ms: u64,
+        due_ms: u64,
+    },
     Dead(Reason),
 }
 
@@ -60,8 +65,8 @@ pub fn put_attempted(body: &mut Vec<u8>, attempted: &Attempted) {
     let mut fields = Writer(body);
     match attempted.next {
         Next::Delivered => {}
-        Next::RetryAt { due_ms } => {
-            fields.number(1, due_ms);
+        Next::RetryAt { begun_ms, due_ms } => {
+            fields.number(1, due_ms).number(6, begun_ms);
         }
         Next::Dead(reason) => {
             fields.text(2, reason.as_str());
@@ -98,11 +103,17 @@ pub fn decode_attempted(mut bytes: &[u8]) -> Option<Attempted> {
     };
     for (tag, field) in Reader(bytes) {
         match tag {
-            1 => attempted.next = Next::RetryAt { due_ms: fields::number(field)? },
+            // Without field 6, as they were first written, `at_ms` was on the clock of waits.
+            1 => attempted.next = Next::RetryAt { begun_ms: at_ms, due_ms: fields::number(field)? },
             2 => attempted.next = Next::Dead(Reason::parse(fields::text(field)?)?),
             3 => attempted.error = fields::text(field).map(Into::into),
             4 => attempted.body = Bytes::copy_from_slice(field),
             5 => attempted.owes_letter = true,
+            6 => {
+                if let Next::RetryAt { begun_ms, .. } = &mut attempted.next {
+                    *begun_ms = fields::number(field)?;
+                }
+            }
             _ => {}
         }
     }

@@ -84,6 +84,7 @@ pub struct Routed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pause {
     pub trigger: TriggerId,
+    /// On the clock of waits.
     pub at_ms: u64,
     /// Why, or `None` when this resumes.
     pub reason: Option<String>,

@@ -65,6 +65,19 @@ pub struct Paused {
     pub at_ms: u64,
 }
 
+const ANSWERED_GONE: &str = " answered 410 Gone";
+
+impl Paused {
+    /// The reason of the one pause that an operator does not ask for: another sink ends it.
+    pub fn gone(sink: &str) -> String {
+        format!("{sink}{ANSWERED_GONE}")
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.reason.ends_with(ANSWERED_GONE)
+    }
+}
+
 impl State {
     pub fn new(base_ms: u64) -> Self {
         Self { base_ms, next_trigger: 1, ..Self::default() }
@@ -223,12 +236,14 @@ impl State {
 
     fn pause(&mut self, pause: &Pause) {
         let Some(trigger) = self.triggers.get_mut(&pause.trigger) else { return };
-        match &pause.reason {
-            Some(reason) if trigger.paused.is_none() => {
+        match (&pause.reason, &mut trigger.paused) {
+            (Some(reason), None) => {
                 trigger.paused = Some(Paused { reason: reason.clone(), at_ms: pause.at_ms });
             }
-            Some(_) => {}
-            None => {
+            // What an operator says holds longer than what the sink did, whichever comes first.
+            (Some(reason), Some(paused)) if paused.is_gone() => paused.reason.clone_from(reason),
+            (Some(_), Some(_)) => {}
+            (None, _) => {
                 if let Some(paused) = trigger.paused.take() {
                     trigger.paused_total_ms += pause.at_ms.saturating_sub(paused.at_ms);
                 }

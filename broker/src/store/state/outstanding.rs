@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::store::Offset;
-use crate::store::record::Attempted;
+use crate::store::record::{Attempted, Next};
 
 /// An outstanding delivery in sixteen bytes.
 ///
@@ -44,10 +44,12 @@ impl Slot {
         (first != 0).then(|| base_ms + (first - 1) * 10)
     }
 
-    pub(super) fn retry(&mut self, attempted: &Attempted, due_ms: u64, base_ms: u64, paused_total_ms: u64) {
+    /// Notes when it is tried again, if it is.
+    pub(super) fn retry(&mut self, attempted: &Attempted, base_ms: u64, paused_total_ms: u64) {
+        let Next::RetryAt { begun_ms, due_ms } = attempted.next else { return };
         let (mut first, _) = self.times();
         if first == 0 {
-            first = attempted.at_ms.saturating_sub(base_ms + paused_total_ms) / 10 + 1;
+            first = begun_ms.saturating_sub(base_ms + paused_total_ms) / 10 + 1;
         }
         self.attempts = u16::try_from(attempted.attempt).unwrap_or(u16::MAX);
         let due = due_ms.saturating_sub(base_ms).div_ceil(10);
@@ -227,26 +229,26 @@ mod tests {
 
     use super::*;
     use crate::store::TriggerId;
-    use crate::store::record::{DeliveryId, Next};
+    use crate::store::record::DeliveryId;
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
 
-    fn retried(base_ms: u64, at_ms: u64, due_ms: u64) -> Slot {
+    fn retried(base_ms: u64, begun_ms: u64, due_ms: u64) -> Slot {
         let offset = Offset((1 << 48) - 1);
         let attempted = Attempted {
             id: DeliveryId { trigger: TriggerId(1), offset, redrive: 0 },
             attempt: 3,
-            at_ms,
+            at_ms: 5,
             duration_ms: 1,
             status: None,
             error: None,
             body: Bytes::new(),
             owes_letter: false,
-            next: Next::RetryAt { due_ms },
+            next: Next::RetryAt { begun_ms, due_ms },
         };
         let mut slot = Slot::new(offset);
         assert_eq!((slot.due_ms(base_ms), slot.first_ms(base_ms)), (0, None));
-        slot.retry(&attempted, due_ms, base_ms, 0);
+        slot.retry(&attempted, base_ms, 0);
         assert_eq!(slot.offset(), offset);
         assert_eq!(Slot::decode(slot.encode()), slot);
         slot

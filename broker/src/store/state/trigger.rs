@@ -167,7 +167,7 @@ impl TriggerState {
     pub(super) fn settle(&mut self, attempted: &Attempted, base_ms: u64) -> bool {
         let id = attempted.id;
         let paused = self.paused_total_ms;
-        if let Next::RetryAt { due_ms } = attempted.next {
+        if matches!(attempted.next, Next::RetryAt { .. }) {
             let slot = if id.redrive > 0 {
                 self.redriven.get_mut(&(id.offset, id.redrive))
             } else if self.behind.is_some_and(|behind| id.offset >= behind) {
@@ -176,7 +176,7 @@ impl TriggerState {
             } else {
                 self.outstanding.get_mut(id.offset)
             };
-            return slot.map(|slot| slot.retry(attempted, due_ms, base_ms, paused)).is_some();
+            return slot.map(|slot| slot.retry(attempted, base_ms, paused)).is_some();
         }
         let was_outstanding = if id.redrive > 0 {
             self.redriven.remove(&(id.offset, id.redrive)).is_some()

@@ -339,10 +339,7 @@ fn damage_in_a_sealed_segment_is_found_while_the_store_runs() {
     flip(&disk, &segment_files(&disk)[0], 4096 + 100, 0);
     (0..sealed).for_each(|_| run.keeper.step());
     let problem = run.log.report().problem.expect("found");
-    assert!(
-        problem.contains("1 damaged places") && problem.contains("000000000001.seg at byte 4096"),
-        "{problem}"
-    );
+    assert_eq!(problem, "the log is damaged: 000000000001.seg bytes 4096 to 6144 (offsets 0..0)");
 }
 
 #[test]
@@ -373,7 +370,11 @@ fn what_cannot_be_read_while_the_store_runs_is_said_and_what_is_behind_it_verifi
     flip(&disk, &paths[2], 4096 + 100, 0);
     (0..paths.len()).for_each(|_| run.keeper.step());
     let problem = run.log.report().problem.expect("said");
-    assert!(problem.contains("2 damaged places in the log, the first in 000000000001.seg"), "{problem}");
+    run.stop().unwrap();
+    let found = verify(&disk).damage;
+    let first =
+        format!("the log is damaged in 2 places, the first: 000000000001.seg bytes {} to", found[0].start);
+    assert!(problem.contains(&first) && problem.contains(&found[0].events()), "{problem}\n{found:?}");
 }
 
 #[test]

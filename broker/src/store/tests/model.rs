@@ -285,7 +285,7 @@ impl Model {
                     body: bytes::Bytes::from_static(b"no"),
                     owes_letter: random.bool(),
                     next: match random.u8(0..4) {
-                        0 => Next::RetryAt { due_ms: 5000 },
+                        0 => Next::RetryAt { begun_ms: random.u64(..), due_ms: 5000 },
                         1 => Next::Dead(Reason::Attempts),
                         _ => Next::Delivered,
                     },

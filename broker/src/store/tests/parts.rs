@@ -194,8 +194,10 @@ fn a_retry_is_due_when_it_was_said_also_if_the_clock_was_ahead_when_the_store_wa
     let mut run = Run::open(&disk, &options()).unwrap();
     let at_ms = super::super::clock::wall_ms() - 2 * 365 * 24 * 3_600_000;
     let due_ms = at_ms + 1000;
-    let LogRecord::Outcomes(mut attempts) = outcome(FIRST, 0, 0, Next::RetryAt { due_ms }) else { return };
-    attempts[0].at_ms = at_ms;
+    let LogRecord::Outcomes(attempts) = outcome(FIRST, 0, 0, Next::RetryAt { begun_ms: at_ms, due_ms })
+    else {
+        return;
+    };
     let records = vec![super::rig::one_trigger(), routed(0, 0, &[FIRST]), LogRecord::Outcomes(attempts)];
     run.append(&[event("0", 10)], records).unwrap();
     run.stop().unwrap();
@@ -399,6 +401,20 @@ fn what_is_settled_in_the_segment_of_the_oldest_event_owed_is_not_owed() {
     let (last, is_full) = owed_from(&mut run, 23);
     assert!((50_000..200_000).contains(&last) && !is_full, "{last}");
     assert_eq!(owed_from(&mut run, 24), (0, false));
+}
+
+#[test]
+fn a_store_that_is_full_of_what_is_owed_takes_a_reply_since_that_settles_its_cause() {
+    let options = Options { segment_bytes: 8 << 20, retention_bytes: 1 << 20, ..options() };
+    let mut run = Run::open(&SimDisk::new(), &options).unwrap();
+    let cause = run.put("0", 1_100_000);
+    run.keeper.step();
+    let refused = |answer| matches!(answer, Err(sluice_adapters::Refusal::Full { .. }));
+    let fresh = [event("fresh", 10)];
+    assert!(refused(run.append(&fresh, vec![])));
+    let settled = outcome(TriggerId(1), cause.0, 0, Next::Delivered);
+    assert!(!refused(run.append(&[event("reply", 10)], vec![settled])));
+    assert!(refused(run.append(&fresh, vec![])));
 }
 
 #[test]

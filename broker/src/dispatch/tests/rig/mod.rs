@@ -16,16 +16,13 @@ use tokio::task::JoinHandle;
 use self::sinks::{Answers, script};
 use self::timeline::Timeline;
 use super::super::reload::prepare_with;
-use super::super::{Dispatch, Prepared};
+use super::super::{Dispatch, Prepared, pause};
 use crate::intake;
 use crate::sink::Sink;
 use crate::sink::scripted::{Script, ScriptedSink};
 use crate::store::tests::disk::SimDisk;
 use crate::store::tests::rig::{self as store_rig, check_books};
-use crate::store::{
-    Append, Books, DeliveryId, LogRecord, NewEvent, Offset, Options, Record, Redrive, TriggerId, clock,
-    open_stepwise,
-};
+use crate::store::{Append, Books, NewEvent, Offset, Options, Record, TriggerId, clock, open_stepwise};
 
 /// Large enough that the reserve for outcomes is never the reason of a wait.
 const SEGMENT_BYTES: u64 = 6 << 20;
@@ -196,6 +193,12 @@ impl Rig {
         self.dispatch.adopt(self.prepared()).await.unwrap();
     }
 
+    /// As [`Self::kill_and_restart`], with another configuration.
+    pub async fn kill_and_restart_with(&mut self, triggers: &str) {
+        self.config = read(triggers, "");
+        self.kill_and_restart().await;
+    }
+
     /// Ends the process without a word, and starts another one. Nothing may be under way.
     pub async fn kill_and_restart(&mut self) {
         // Outcomes reach the disk within 50 ms.
@@ -231,29 +234,15 @@ impl Rig {
 
     pub async fn pause(&self, name: &str, reason: Option<&str>) {
         let id = self.id_of(name);
-        let record = self.dispatch.core().pause(id, reason);
-        self.dispatch.log().append(Vec::new(), vec![record]).await.unwrap();
+        let written = self.dispatch.core().record_durably(pause(id, reason));
+        written.await.unwrap();
         self.dispatch.nudge(id);
     }
 
     /// Redrives all dead letters.
     pub async fn redrive(&self) {
-        let (record, moved) = {
-            let mut core = self.dispatch.core();
-            let from: Vec<_> = core.state.dead.keys().copied().collect();
-            let next = core.state.redrives + 1;
-            let to = |(n, id): (usize, &DeliveryId)| DeliveryId { redrive: next + n as u32, ..*id };
-            let to: Vec<_> = from.iter().enumerate().map(to).collect();
-            let moved = from.into_iter().zip(to.iter().copied()).collect();
-            let record = LogRecord::Redrive(Redrive { at_ms: clock::wall_ms(), moved });
-            core.apply(&record);
-            (record, to)
-        };
-        self.dispatch.log().append(Vec::new(), vec![record]).await.unwrap();
-        for id in moved {
-            self.dispatch.core().runtimes.get_mut(&id.trigger).unwrap().redrive(id);
-            self.dispatch.nudge(id.trigger);
-        }
+        let all: Vec<_> = self.dispatch.core().state.dead.keys().copied().collect();
+        self.dispatch.redrive(&all, None).await.unwrap();
     }
 
     /// Lets time pass until so long after the start.
@@ -336,7 +325,7 @@ fn named(name: &str) -> Event {
     event(id, "com.example.tested", key)
 }
 
-fn new_event(event: Event) -> NewEvent {
+pub fn new_event(event: Event) -> NewEvent {
     intake::new_event(Entry { event: Arc::new(event), trace: None }, &"http".into())
 }
 

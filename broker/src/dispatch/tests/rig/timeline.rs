@@ -38,7 +38,10 @@ impl Timeline {
         for record in &append.records {
             match record {
                 LogRecord::Outcomes(attempts) => {
-                    attempts.iter().for_each(|made| self.add(made.at_ms, Line::Outcome(made.clone())));
+                    for made in attempts {
+                        let begun_ms = now_ms - u64::from(made.duration_ms);
+                        self.add(begun_ms, Line::Outcome(made.clone()));
+                    }
                 }
                 LogRecord::Pause(pause) => {
                     let what = pause.reason.as_ref().map_or("goes on".into(), |why| format!("paused: {why}"));
@@ -90,8 +93,8 @@ impl Rig {
         }
         match made.next {
             Next::Delivered => {}
-            Next::RetryAt { due_ms } => {
-                let wait = due_ms - made.at_ms - u64::from(made.duration_ms);
+            Next::RetryAt { begun_ms, due_ms } => {
+                let wait = due_ms - begun_ms - u64::from(made.duration_ms);
                 let _ = write!(text, ", again in {}", seconds(wait));
             }
             Next::Dead(reason) => {

@@ -21,7 +21,7 @@ use super::super::{
     Attempted, DeliveryId, DiskFile, Lock, Log, LogRecord, NewEvent, Next, Offset, OpenError, Options, Purge,
     ReadError, RealDisk, Record, Routed, TriggerId, digest, open,
 };
-use super::worker::Pace;
+use super::worker::Throttle;
 use super::*;
 
 const SEGMENT_BYTES: u64 = 768 << 10;
@@ -288,7 +288,8 @@ fn open_index(index: &Index) -> Arc<Trees> {
 /// Opens the index if it is not open and indexes so many blocks at most; returns how many.
 fn build(index: &Index, blocks: usize) -> usize {
     let trees = index.trees().unwrap_or_else(|| open_index(index));
-    let done = (0..blocks).take_while(|_| index.step(&trees, &mut Pace::new(&index, false)).unwrap()).count();
+    let done =
+        (0..blocks).take_while(|_| index.step(&trees, &mut Throttle::new(index, false)).unwrap()).count();
     index.set_trees(Some(trees));
     done
 }

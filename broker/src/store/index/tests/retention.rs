@@ -10,7 +10,7 @@ async fn a_retired_segment_is_not_held_and_its_tree_is_dropped() {
     let mut stand = Stand::new(17, 24_000).await;
     let index = stand.index();
     let trees = open_index(&index);
-    while index.step(&trees, &mut Pace::new(&index, false)).unwrap() {}
+    while index.step(&trees, &mut Throttle::new(&index, false)).unwrap() {}
     index.set_trees(Some(Arc::clone(&trees)));
     let reader = Arc::clone(stand.log.reader());
     let before = trees.names();

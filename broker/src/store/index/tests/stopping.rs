@@ -40,10 +40,12 @@ async fn a_stop_is_heeded_within_a_block() {
     let index = stand.index();
     let trees = open_index(&index);
     index.stop();
-    let mut pace = Pace::new(&index, true);
-    std::thread::sleep(Duration::from_millis(1));
+    let (mut throttle, begun) = (Throttle::new(&index, true), Instant::now());
+    while begun.elapsed() < Duration::from_millis(1) {
+        std::hint::spin_loop();
+    }
     assert!(
-        !index.step(&trees, &mut pace).unwrap(),
+        !index.step(&trees, &mut throttle).unwrap(),
         "it has worked long enough to look whether it is to stop"
     );
     stand.stop().await;
