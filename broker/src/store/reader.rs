@@ -190,18 +190,26 @@ impl Reader {
     }
 
     /// Walks the records of durable frames, from the frame that holds `from` on; `visit` says whether to go on. A frame
-    /// that recovery wrote again is visited once, and one that is damaged is passed over. From 0 on, what stands in front
-    /// of the first event is visited too.
+    /// that recovery wrote again is visited once, and one that is damaged is passed over. So is what the disk does not
+    /// give, and the walk fails at its end, unless `visit` has ended it. From 0 on, what stands in front of the first
+    /// event is visited too.
     pub fn walk(&self, from: Offset, visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> Result<(), ReadError> {
-        self.walk_all(from, &mut |passed| match passed {
-            Passed::Record(record, frame) => visit(record, frame),
-            Passed::Damage(_) => true,
-        })
+        let mut walk = Walk { goes_on: true, ..Walk::default() };
+        self.walk_with(&mut walk, from, &mut records_only(visit))
     }
 
-    /// Walks as [`Self::walk`] does, and says where something cannot be read.
+    /// Walks as [`Self::walk`] does, and says where frames are damaged. It fails at the first place that the disk does not
+    /// give.
     pub fn walk_all(&self, from: Offset, visit: &mut dyn FnMut(Passed) -> bool) -> Result<(), ReadError> {
-        let mut walk = Walk::default();
+        self.walk_with(&mut Walk::default(), from, visit)
+    }
+
+    fn walk_with(
+        &self,
+        walk: &mut Walk,
+        from: Offset,
+        visit: &mut dyn FnMut(Passed) -> bool,
+    ) -> Result<(), ReadError> {
         let mut leased = self.oldest_above(0);
         while let Some(segment) = leased {
             let number = segment.number();
@@ -219,20 +227,20 @@ impl Reader {
             // let go: else retention might take both.
             leased = next.and_then(|_| self.oldest_above(number));
         }
-        Ok(())
+        walk.failed.take().map_or(Ok(()), Err)
     }
 
-    /// Walks the records of one segment from its start, those before its first event included.
+    /// Walks the records of one segment from its start as [`Self::walk`] does, those before its first event included.
     pub fn walk_segment(
         &self,
         segment: &Segment,
         visit: &mut dyn FnMut(LogRecord, u64) -> bool,
     ) -> Result<(), ReadError> {
-        let visit = &mut |passed| match passed {
-            Passed::Record(record, frame) => visit(record, frame),
-            Passed::Damage(_) => true,
-        };
-        Walk::default().segment(segment, None, SEGMENT_HEADER_BYTES, visit).map(drop)
+        let mut walk = Walk { goes_on: true, ..Walk::default() };
+        match walk.segment(segment, None, SEGMENT_HEADER_BYTES, &mut records_only(visit))? {
+            true => walk.failed.map_or(Ok(()), Err),
+            false => Ok(()),
+        }
     }
 
     /// The segments that hold an offset: a segment's first frame may repeat the last one of the segment before it.
@@ -339,6 +347,16 @@ struct Walk {
     last_frame: Option<u64>,
     /// The segment that was walked before, and where its last frame ends.
     before: Option<(u64, String, u64)>,
+    /// Whether what the disk does not give is passed over; and the first of it.
+    goes_on: bool,
+    failed: Option<ReadError>,
+}
+
+fn records_only(visit: &mut dyn FnMut(LogRecord, u64) -> bool) -> impl FnMut(Passed) -> bool {
+    move |passed| match passed {
+        Passed::Record(record, frame) => visit(record, frame),
+        Passed::Damage(_) => true,
+    }
 }
 
 impl Walk {
@@ -360,7 +378,7 @@ impl Walk {
             }
             self.last_frame = Some(self.last_frame.map_or(before_first, |last| last.max(before_first)));
         }
-        let mut window = FileWindow::new(segment);
+        let mut window = FileWindow::new(segment).around_unreadable();
         while at < end {
             let last_frame = self.last_frame.unwrap_or(before_first);
             let header = window.header(at).map_err(io)?;
@@ -401,8 +419,13 @@ impl Walk {
                     (end, next.map_or(segment.extent().next_offset, |next| next.first_offset))
                 }
             };
-            if !visit(Passed::Damage(unread(segment, at, until, next_offset))) {
-                return Ok(false);
+            match window.unreadable().check(&segment.path, at..until).map_err(io) {
+                Err(error) if !self.goes_on => return Err(error),
+                Err(error) => self.failed = self.failed.take().or(Some(error)),
+                Ok(()) if !visit(Passed::Damage(unread(segment, at, until, next_offset))) => {
+                    return Ok(false);
+                }
+                Ok(()) => {}
             }
             at = until;
         }

@@ -2,7 +2,7 @@
 
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::unreadable::{Unreadable, read_around};
-use super::super::{Disk, Offset, Options, ReadError};
+use super::super::{Disk, LogRecord, Offset, Options, Passed, ReadError};
 use super::damage::verify;
 use super::disk::SimDisk;
 use super::rig::{Run, kill, layout, options, segment_files};
@@ -121,4 +121,38 @@ fn a_block_of_which_only_a_part_was_given_up_is_not_passed_over() {
         assert_eq!(read.unwrap(), 8192);
         assert_eq!(!unreadable.places.is_empty(), is_noted, "{lost:?}");
     }
+}
+
+#[test]
+fn a_walk_fails_for_a_block_that_cannot_be_read_only_if_it_finds_nothing_elsewhere() {
+    let (disk, options, places) = covered_log();
+    let (segment, start, _) = places[5];
+    disk.scratch(&segment_files(&disk)[0], start..start + 1);
+    let run = Run::open(&disk, &options).unwrap();
+    let (reader, mut seen) = (run.log.reader(), Vec::new());
+    let mut walk = |until: u64| {
+        seen.clear();
+        let walked = reader.walk(Offset(0), &mut |record, _| {
+            if let LogRecord::Event(record) = record {
+                seen.push(record.offset.0);
+            }
+            seen.last().is_none_or(|last| *last < until)
+        });
+        (walked, seen.clone())
+    };
+    let lost: Vec<u64> = (0..60)
+        .filter(|n| {
+            let (of, from, to) = places[*n as usize];
+            of == segment && from < start / 4096 * 4096 + 4096 && start / 4096 * 4096 < to
+        })
+        .collect();
+    let (walked, seen) = walk(40);
+    assert!(walked.is_ok(), "{walked:?}");
+    assert!(seen.iter().copied().eq((0..=40).filter(|n| !lost.contains(n))), "{seen:?}");
+    let (walked, seen) = walk(99);
+    assert!(matches!(walked, Err(ReadError::Io { .. })), "{walked:?}");
+    assert_eq!(seen.len(), 60 - lost.len());
+    let walked = reader.walk_all(Offset(0), &mut |passed| matches!(passed, Passed::Record(..)));
+    assert!(matches!(walked, Err(ReadError::Io { .. })), "who is told of damage is not told of an end");
+    run.stop().unwrap();
 }
