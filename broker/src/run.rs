@@ -128,11 +128,11 @@ async fn serve(paths: Vec<PathBuf>, loaded: Loaded, mut signals: Signals) -> Res
     tasks.spawn(upkeep::watch_room(running.dispatch.clone(), running.gate.clone()));
     running.sources.settled(SETTLE_DEADLINE).await;
     let not_up = running.sources.not_up().len();
-    greet(&running.config, listening.addresses, loaded.files.len(), not_up);
     let grace = running.config.store.removed_grace;
     for (trigger, pending) in running.frozen().into_iter().filter(|(_, pending)| *pending > 0) {
         warn!(%trigger, pending, "a trigger is not in the configuration any more: what is pending there becomes dead letters {grace:?} after it was removed");
     }
+    greet(&running.config, listening.addresses, loaded.files.len(), not_up);
 
     let mut ended = opened.ended;
     let reloads = &mut listening.reload_requests;

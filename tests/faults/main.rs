@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 /// More than a round ever takes: publishers go on until the round is over.
 const ENDLESS: usize = usize::MAX;
-/// A fault that has not come about by then does not: the thread does not make so many of these calls.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+/// A fault that has not come about by then does not: the thread does not make so many of these calls.
 const FAULT_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// A workload on a directory of its own, after a first round without a fault that ended cleanly.

@@ -149,10 +149,10 @@ async fn a_program_that_takes_long_delays_another_by_one_turn() {
     };
     let all = json!({ "slow": program("def f: f; f", "slow"), "quick": program(".type = \"quick\"", "t") });
     let broker = Broker::start(&triggers(&all)).await;
-    for id in 0..slow {
-        let id = id.to_string();
-        assert_eq!(broker.publish(&[("id", &id), ("type", "slow")], ORDER).await.status, 202);
-    }
+    let event = |id: usize| json!({ "specversion": "1.0", "id": id.to_string(), "source": "/s", "type": "slow", "data": {} });
+    let batch: Vec<_> = (0..slow).map(event).collect();
+    std::fs::write(broker.path().join("batch.json"), serde_json::to_vec(&batch).unwrap()).unwrap();
+    assert_eq!(broker.cli("publish batch.json").code, 0);
     broker.trigger_when("slow", |trigger| trigger["in_flight"] == slow).await;
     assert_eq!(broker.publish(&[("id", "quick"), ("type", "t")], ORDER).await.status, 202);
     sink.wait_for(1).await;

@@ -55,7 +55,7 @@ fn readiness(
             return (StatusCode::OK, "degraded", routing_waits);
         }
         GateState::Ready => return (StatusCode::OK, "ready", None),
-        GateState::Starting => ("starting", Some("the store is being opened".to_owned())),
+        GateState::Starting => ("starting", Some("the sources are being started".to_owned())),
         GateState::Draining => ("draining", Some("the broker was told to stop".to_owned())),
         GateState::Full(reason) => ("full", Some(reason)),
         GateState::Failed(reason) => ("failed", Some(reason)),

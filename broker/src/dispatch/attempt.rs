@@ -86,8 +86,14 @@ async fn one(dispatch: &Dispatch, claim: Claim) {
         Some(record) => record,
         None => match history::read(dispatch, id.offset).await {
             Ok(record) if is_out_of_turn(dispatch, id, &record) => return put_back(dispatch, id, 0),
-            Ok(record) => record,
-            Err(error) => return unreadable(dispatch, &trigger, id, &error),
+            Ok(record) => {
+                let_others_go(dispatch, id);
+                record
+            }
+            Err(error) => {
+                unreadable(dispatch, &trigger, id, &error);
+                return let_others_go(dispatch, id);
+            }
         },
     };
     Delivery { dispatch, id, attempt, first_ms, trigger, record }.attempt().await;
@@ -393,6 +399,14 @@ fn is_out_of_turn(dispatch: &Dispatch, id: DeliveryId, record: &Record) -> bool 
         runtime.map(|runtime| runtime.active.config.delivery.order.clone())
     };
     order.is_some_and(|order| has_key(&order, record))
+}
+
+/// What waited for this delivery's key to be known waits no longer: it has none, or it still cannot be read.
+fn let_others_go(dispatch: &Dispatch, id: DeliveryId) {
+    let mut core = dispatch.core();
+    if core.runtimes.get_mut(&id.trigger).is_some_and(|runtime| runtime.is_no_longer_unsure(id)) {
+        core.wake(id.trigger, clock::steady_ms());
+    }
 }
 
 /// Looks at a delivery again after a while; this was no attempt.

@@ -99,6 +99,11 @@ impl Order {
         self.unsure
     }
 
+    /// False when it was not this one.
+    pub fn forget_unsure(&mut self, id: DeliveryId) -> bool {
+        self.unsure.take_if(|unsure| *unsure == id).is_some()
+    }
+
     /// A delivery is settled: its key goes to the next that waits for it, which is returned.
     pub fn release(&mut self, id: DeliveryId) -> Option<DeliveryId> {
         if id.redrive == 0 && self.held.remove(&id.offset) {

@@ -454,6 +454,11 @@ impl Runtime {
         }
     }
 
+    /// Ends the wait of others for the key of a delivery, if they do wait.
+    pub fn is_no_longer_unsure(&mut self, id: DeliveryId) -> bool {
+        self.order.as_mut().is_some_and(|order| order.forget_unsure(id))
+    }
+
     /// Whether it was not told from others of its key, if it has one.
     pub fn lacks_key(&self, id: DeliveryId) -> bool {
         id.redrive == 0 && self.order.as_ref().is_some_and(|order| !order.has_key(id))

@@ -119,7 +119,8 @@ async fn collect(
             continue;
         }
         if let Some(first) = first.take() {
-            whole.reserve(length.unwrap_or(after).max(after));
+            // No more than has come: room for the rest may be given to others meanwhile.
+            whole.reserve(after);
             whole.extend_from_slice(&first);
         }
         whole.extend_from_slice(&data);

@@ -16,7 +16,8 @@ use hyper_util::rt::TokioIo;
 
 use super::connect::{ConnectError, Target};
 
-const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Many servers close after five seconds what is idle; a request that meets this is a failed attempt.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 const HEADERS_MAX: usize = 256;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 

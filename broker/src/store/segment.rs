@@ -86,7 +86,7 @@ impl Segment {
             progress.sparse.push((header.first_offset, position));
         }
         progress.end = progress.end.max(position + header.span());
-        progress.last_frame = Some(header.frame);
+        progress.last_frame = progress.last_frame.max(Some(header.frame));
         progress.next_offset = progress.next_offset.max(header.end_offset());
         progress.last_received_ms = progress.last_received_ms.max(header.written_at_ms);
     }
@@ -314,7 +314,8 @@ impl Spares {
 
     /// Makes one more spare if that leaves free what is to stay free.
     pub fn make_ahead(&self, is_idle: &dyn Fn() -> bool) -> io::Result<()> {
-        let free_bytes = self.disk.free_bytes(&self.layout.dir)?;
+        // A disk that does not say how much is free is found full when it is written to.
+        let free_bytes = self.disk.free_bytes(&self.layout.dir).unwrap_or(u64::MAX);
         if free_bytes < self.free_bytes.saturating_add(self.segment_bytes) {
             let error = format!("the file system has {free_bytes} bytes left");
             return Err(io::Error::new(io::ErrorKind::StorageFull, error));

@@ -366,7 +366,12 @@ impl Writer {
         };
         let reserve = usize::from(has_events);
         while self.spares.count() <= reserve {
-            let Err(error) = self.spares.make_ahead(&|| false) else { continue };
+            // What has been done is recorded as long as there is any room.
+            let made = match has_events {
+                true => self.spares.make_ahead(&|| false),
+                false => self.spares.make(&|| false),
+            };
+            let Err(error) = made else { continue };
             if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 return Err(error);
             }

@@ -70,15 +70,7 @@ fn a_key_that_could_not_be_read_at_first_is_waited_for() {
         let x2 = broker.publish("x2/x").await;
         broker.at(1.0).await;
         broker.kill_and_restart().await;
-        let id = broker.id_of("t");
-        {
-            let mut core = broker.dispatch.core();
-            let runtime = core.runtimes.get_mut(&id).unwrap();
-            let trigger = std::sync::Arc::clone(&runtime.active);
-            let look_up = LookUp { trigger, hasher: RandomState::new(), offsets: Vec::new() };
-            let keys = [x1, x2].map(|offset| (offset, Key::Unreadable));
-            runtime.looked_up(&look_up, keys.into());
-        }
+        cannot_be_read(broker, "t", &[x1, x2]);
         broker.pause("t", None).await;
         broker.at(60.0).await;
     });
@@ -88,6 +80,43 @@ fn a_key_that_could_not_be_read_at_first_is_waited_for() {
         +6.01s  t x2 try 1 -> 200
     "#]]
     .assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn others_wait_for_a_key_to_be_read_and_not_for_the_answer_of_who_has_none() {
+    let setup = Setup::new("t: { sink: http://shop, delivery: { order: partitionkey } }", |_, id, _| {
+        if id == "a" { "200 after 5s" } else { "200" }
+    });
+    let text = setup.play(async |broker| {
+        broker.pause("t", Some("paused by an operator")).await;
+        let mut offsets = Vec::new();
+        for id in ["a", "b/x", "c/y"] {
+            offsets.push(broker.publish(id).await);
+        }
+        broker.at(1.0).await;
+        broker.kill_and_restart().await;
+        cannot_be_read(broker, "t", &offsets);
+        broker.pause("t", None).await;
+        broker.at(60.0).await;
+    });
+    let mut lines: Vec<_> = text.lines().filter(|line| line.contains("try")).collect();
+    lines.sort_unstable();
+    expect![[r#"
+        +1.01s  t a try 1 -> 200
+        +1.01s  t b try 1 -> 200
+        +1.01s  t c try 1 -> 200
+    "#]].assert_eq(&(lines.join("\n") + "\n"));
+}
+
+/// Has the trigger know no more of some events than that their keys cannot be read.
+fn cannot_be_read(broker: &Rig, trigger: &str, offsets: &[Offset]) {
+    let id = broker.id_of(trigger);
+    let mut core = broker.dispatch.core();
+    let runtime = core.runtimes.get_mut(&id).unwrap();
+    let trigger = Arc::clone(&runtime.active);
+    let look_up = LookUp { trigger, hasher: RandomState::new(), offsets: Vec::new() };
+    let keys = offsets.iter().map(|offset| (*offset, Key::Unreadable)).collect();
+    runtime.looked_up(&look_up, keys);
 }
 
 #[test]
