@@ -105,7 +105,8 @@ fn others_wait_for_a_key_to_be_read_and_not_for_the_answer_of_who_has_none() {
         +1.01s  t a try 1 -> 200
         +1.01s  t b try 1 -> 200
         +1.01s  t c try 1 -> 200
-    "#]].assert_eq(&(lines.join("\n") + "\n"));
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
 }
 
 /// Has the trigger know no more of some events than that their keys cannot be read.
