@@ -124,7 +124,7 @@ mod tests {
     use crate::delivery::Reason;
     use crate::dispatch::ended_without_attempt;
     use crate::store::tests::disk::SimDisk;
-    use crate::store::tests::rig::{Run, event, one_trigger, options};
+    use crate::store::tests::rig::{Run, event, one_trigger, options, outcome};
     use crate::store::{DeliveryId, Next, Options, Routed};
 
     #[test]
@@ -150,18 +150,8 @@ mod tests {
             let offset = Offset(n);
             let matches = vec![(offset, vec![trigger])];
             let routed = Routed { epoch: 1, from: offset, to: offset, matches, only: None };
-            let dead = Attempted {
-                id: DeliveryId { trigger, offset, redrive: 0 },
-                attempt: 1,
-                at_ms: 100,
-                duration_ms: 1,
-                status: Some(503),
-                error: None,
-                body: bytes::Bytes::new(),
-                owes_letter: false,
-                next: Next::Dead(Reason::Attempts),
-            };
-            let records = vec![LogRecord::Routed(routed), LogRecord::Outcomes(vec![dead])];
+            let records =
+                vec![LogRecord::Routed(routed), outcome(trigger, n, 0, Next::Dead(Reason::Attempts))];
             run.append(&[event(&n.to_string(), 1400)], records).unwrap();
             run.keeper.step();
         }

@@ -1,23 +1,9 @@
 //! Dead letters are copied before their segment goes, whatever comes in between.
 
-use super::super::{Attempted, DeliveryId, LogRecord, Next, Offset, Options, Routed, TriggerId};
+use super::super::{LogRecord, Next, Offset, Options, Routed, TriggerId};
 use super::disk::SimDisk;
-use super::rig::{Run, event, layout, one_trigger, options, segment_files};
+use super::rig::{Run, event, layout, one_trigger, options, outcome, segment_files};
 use crate::delivery::Reason;
-
-fn dead(offset: Offset) -> LogRecord {
-    LogRecord::Outcomes(vec![Attempted {
-        id: DeliveryId { trigger: TriggerId(1), offset, redrive: 0 },
-        attempt: 1,
-        at_ms: 100,
-        duration_ms: 1,
-        status: None,
-        error: None,
-        body: bytes::Bytes::new(),
-        owes_letter: false,
-        next: Next::Dead(Reason::Attempts),
-    }])
-}
 
 /// Five segments of dead letters, thirty or so in each: more than is copied at once. No snapshot needs the first two.
 fn dead_letters() -> (SimDisk, Options) {
@@ -34,7 +20,8 @@ fn dead_letters() -> (SimDisk, Options) {
             matches: vec![(offset, vec![TriggerId(1)])],
             only: None,
         };
-        let records = vec![LogRecord::Routed(routed), dead(offset)];
+        let records =
+            vec![LogRecord::Routed(routed), outcome(TriggerId(1), n, 0, Next::Dead(Reason::Attempts))];
         run.append(&[event(&n.to_string(), 100_000)], records).unwrap();
         run.keeper.step();
     }

@@ -6,11 +6,11 @@ use super::super::disk::Disk;
 use super::super::state::Outstanding;
 use super::super::stream::Input;
 use super::super::{
-    Aside, Attempted, DeliveryId, Gap, LogRecord, Next, Offset, Options, Purge, Redrive, Routed, Slot, State,
+    Aside, DeliveryId, Gap, LogRecord, Next, Offset, Options, Purge, Redrive, Routed, Slot, State,
     TriggerEntry, TriggerId, TriggerSet,
 };
 use super::disk::SimDisk;
-use super::rig::{Run, check_books, event, options, segment_files};
+use super::rig::{Run, check_books, event, options, outcome, segment_files};
 use crate::delivery::Reason;
 
 const FIRST: TriggerId = TriggerId(1);
@@ -34,20 +34,6 @@ fn state(events: u64) -> State {
 fn routed(from: u64, to: u64, ids: &[TriggerId]) -> LogRecord {
     let matches = (from..=to).map(|offset| (Offset(offset), ids.to_vec())).collect();
     LogRecord::Routed(Routed { epoch: 1, from: Offset(from), to: Offset(to), matches, only: None })
-}
-
-fn outcome(trigger: TriggerId, offset: u64, redrive: u32, next: Next) -> LogRecord {
-    LogRecord::Outcomes(vec![Attempted {
-        id: DeliveryId { trigger, offset: Offset(offset), redrive },
-        attempt: 1,
-        at_ms: 100,
-        duration_ms: 1,
-        status: None,
-        error: None,
-        body: bytes::Bytes::new(),
-        owes_letter: false,
-        next,
-    }])
 }
 
 fn apply(state: &mut State, records: &[LogRecord]) {

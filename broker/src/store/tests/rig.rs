@@ -15,8 +15,8 @@ use super::super::scan::Position;
 use super::super::segment::Layout;
 use super::super::snapshot::Folded;
 use super::super::{
-    Append, Log, LogRecord, NewEvent, Offset, OpenError, Options, Record, State, TriggerEntry, TriggerId,
-    TriggerSet, Upkeep, WindowSize, digest,
+    Append, Attempted, DeliveryId, Log, LogRecord, NewEvent, Next, Offset, OpenError, Options, Record, State,
+    TriggerEntry, TriggerId, TriggerSet, Upkeep, WindowSize, digest,
 };
 use super::disk::SimDisk;
 
@@ -233,6 +233,21 @@ pub fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
         names.iter().filter(|name| name.ends_with(".seg")).map(|name| layout().log().join(name)).collect();
     paths.sort();
     paths
+}
+
+/// How the first attempt of a delivery ended.
+pub fn outcome(trigger: TriggerId, offset: u64, redrive: u32, next: Next) -> LogRecord {
+    LogRecord::Outcomes(vec![Attempted {
+        id: DeliveryId { trigger, offset: Offset(offset), redrive },
+        attempt: 1,
+        at_ms: 100,
+        duration_ms: 1,
+        status: None,
+        error: None,
+        body: bytes::Bytes::new(),
+        owes_letter: false,
+        next,
+    }])
 }
 
 /// A set with one trigger, which takes everything from the start.
