@@ -404,7 +404,7 @@ fn is_out_of_turn(dispatch: &Dispatch, id: DeliveryId, record: &Record) -> bool 
 /// What waited for this delivery's key to be known waits no longer: it has none, or it still cannot be read.
 fn let_others_go(dispatch: &Dispatch, id: DeliveryId) {
     let mut core = dispatch.core();
-    if core.runtimes.get_mut(&id.trigger).is_some_and(|runtime| runtime.is_no_longer_unsure(id)) {
+    if core.runtimes.get_mut(&id.trigger).is_some_and(|runtime| runtime.forget_unsure(id)) {
         core.wake(id.trigger, clock::steady_ms());
     }
 }

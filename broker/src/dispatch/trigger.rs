@@ -454,8 +454,8 @@ impl Runtime {
         }
     }
 
-    /// Ends the wait of others for the key of a delivery, if they do wait.
-    pub fn is_no_longer_unsure(&mut self, id: DeliveryId) -> bool {
+    /// Ends the wait of others for the key of a delivery; false if they did not wait.
+    pub fn forget_unsure(&mut self, id: DeliveryId) -> bool {
         self.order.as_mut().is_some_and(|order| order.forget_unsure(id))
     }
 
